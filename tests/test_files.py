@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from rvpo.files import disk_trouble, whole, write
+from rvpo.files import disk_trouble, is_stream, whole, write
 
 
 def test_the_file_and_its_folder_appear_together(tmp_path: Path):
@@ -140,3 +144,35 @@ def test_every_library_that_writes_is_understood(tmp_path: Path, library: str):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert disk_trouble(caught.value) is not None
+
+
+def test_a_pipe_is_written_and_not_replaced(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(
+        [sys.executable, "-c", f"print(open({str(pipe)!r}).read(), end='')"], stdout=subprocess.PIPE
+    )
+    write(pipe, "all of it\n")
+    assert reader.communicate(timeout=60)[0] == b"all of it\n"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [file.name for file in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
+def test_a_device_is_written_and_not_replaced(tmp_path: Path, device: str):
+    link = tmp_path / "device"  # a mistake would replace this link, and never the device of the machine
+    link.symlink_to(device)
+    write(link, "nothing is kept")
+    assert link.is_symlink()
+    assert stat.S_ISCHR(link.stat().st_mode)
+    assert [file.name for file in tmp_path.iterdir()] == ["device"]
+
+
+@pytest.mark.parametrize("stream", ["/dev/stdout", "/dev/fd/1"])
+def test_a_standard_stream_keeps_what_was_printed(tmp_path: Path, stream: str):
+    assert is_stream(Path(stream))  # otherwise the code below would replace it
+    code = f"from pathlib import Path; from rvpo.files import write; write(Path({stream!r}), '1')"
+    code = f"print('table', flush=True); {code}"
+    with (tmp_path / "out").open("wb") as out:  # standard output is a file that could be replaced
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True, timeout=120)
+    assert (tmp_path / "out").read_text() == "table\n1"

@@ -26,7 +26,12 @@ def whole(path: Path) -> Iterator[Path]:
     The folder of ``path`` is created. After the block, the partial file next to ``path`` is flushed to the disk and
     replaces ``path`` in one step. If the block raises, the partial file is removed and ``path`` does not change. A
     killed process may leave the partial file; the next write replaces it.
+
+    A stream, such as ``/dev/stdout`` or ``/dev/null``, is written itself: a file in its place would break the system.
     """
+    if is_stream(path):
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -73,8 +78,16 @@ def flush_tree(folder: Path) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write a text file completely or not at all, as UTF-8."""
-    with whole(path) as partial:
-        partial.write_text(sound(text), encoding="utf-8", newline="")
+    mode = "a" if is_stream(path) else "w"  # a stream may be a file that already has the printed text
+    with whole(path) as partial, partial.open(mode, encoding="utf-8", newline="") as file:
+        file.write(sound(text))
+
+
+def is_stream(path: Path) -> bool:
+    """Return whether a path is a device, a pipe or a standard stream, and not a file that can be replaced."""
+    if str(path) in ("/dev/stdout", "/dev/stderr") or path.parent == Path("/dev/fd"):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def sound(text: str) -> str:

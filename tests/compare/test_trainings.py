@@ -17,9 +17,10 @@ from compare.training_runs import NAN, completions, curves, rows_of, seeds
 from rvpo import statistics as st
 from rvpo.cli.compare import compare_command as command
 from rvpo.compare.comparison import MEASURES
-from rvpo.compare.curves import RunCurves
+from rvpo.compare.curves import RunCurves, on_different_scales
 from rvpo.compare.tables import trainings_text
 from rvpo.compare.trainings import compare_trainings
+from rvpo.diagnose.questions import Seen
 from rvpo.errors import ConfigError, DataError
 
 
@@ -313,3 +314,96 @@ def test_the_command_prints_and_writes(tmp_path: Path):
     failed = CliRunner().invoke(app, [str(tmp_path / "runs"), "--json", str(tmp_path)])
     assert isinstance(failed.exception, ConfigError)
     assert str(failed.exception).startswith(f"{tmp_path} cannot be written")
+
+
+@pytest.mark.parametrize("hole", [slice(10, None), slice(0, 10), slice(5, 15), slice(0, 20, 2)])
+def test_a_channel_is_compared_where_all_runs_scored_it(hole: slice):
+    rising = np.linspace(0, 1, 20)
+
+    def run(name: str, seed: int, holes: bool) -> RunCurves:
+        values = rising + 0.001 * seed
+        if holes:
+            values = values.copy()
+            values[hole] = NAN
+        return curves(name, seed, {"judged": values.tolist(), "other": [0.5 + 0.001 * seed] * 20})
+
+    groups = {"a": [run(f"a-{i}", i, False) for i in range(5)], "b": [run(f"b-{i}", i, True) for i in range(5)]}
+    found = compare_trainings(groups)
+    for measure in ("auc", "best"):
+        row = rows_of(found, measure)["judged"]
+        assert row.difference.mean == pytest.approx(0, abs=1e-9), "both groups are equal where both were scored"
+        assert row.verdict.startswith("cannot tell")
+    assert rows_of(found, "auc")[None].difference.mean == pytest.approx(0, abs=1e-9)
+    assert any("judged: best, drop and auc are over the 10 of 20 steps" in note for note in found.notes)
+    ends = rows_of(found, "last")["judged"]  # the end is that of the training
+    assert ends.verdict == "missing: no run of b has it" if hole == slice(10, None) else ends.p is not None
+
+
+def test_runs_that_share_few_steps_of_a_channel_count_with_their_own():
+    rare = [[0.5 if step % 7 == seed else NAN for step in range(21)] for seed in range(6)]
+    runs = [curves(f"r-{seed}", seed, {"rare": rare[seed], "other": [0.5] * 21}) for seed in range(6)]
+    found = compare_trainings({"a": runs[:3], "b": runs[3:]})
+    assert rows_of(found, "auc")["rare"].a == (0.5,) * 3
+    assert any("rare: only 0 of 21 steps were scored in all runs" in note for note in found.notes)
+
+
+def with_values(name: str, seed: int, low: float, high: float) -> RunCurves:
+    values = np.linspace(low, high, 5).tolist()
+    shown = {"weighted": Seen(low, high, [low, high], True)}
+    return curves(
+        name,
+        seed,
+        {"weighted": values, "other": [0.1 * seed] * 5},
+        seen={"weighted": (low, high), "other": (0.0, 1.0)},
+        shown=shown,
+    )
+
+
+@pytest.mark.parametrize("values", [(0.0, 2.0), (-1.0, 1.0), (0.0, 100.0)])
+def test_a_channel_that_runs_log_on_different_scales_is_not_compared(values: tuple[float, float]):
+    a = [with_values(f"a-{i}", i, 0.0, 1.0) for i in range(5)]
+    found = compare_trainings({"a": a, "b": [with_values(f"b-{i}", i, *values) for i in range(5)]})
+    row = rows_of(found, "auc")["weighted"]
+    assert (row.p, row.verdict) == (None, "not compared: the runs log it on different scales")
+    assert found.worst_of == ("other",)
+    assert any(
+        f"weighted: its only rewards are 0 and 1 in a-0, and {values[0]:g} and {values[1]:g} in b-0" in note
+        for note in found.notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "apart"),
+    [
+        ((0.0, 0.1), (0.0, float(np.float32(0.1))), False),  # single and double precision
+        ((0.0, 1.0), (0.0, 0.3), True),
+        ((0.0, 1.0), (1.0, 2.0), True),
+        ((0.0, 1.0), (1.0, 1.0), False),  # always met in the second run
+    ],
+)
+def test_two_values_show_the_scale(one: tuple[float, float], two: tuple[float, float], apart: bool):
+    runs = [with_values("a", 0, *one), with_values("b", 1, *two)]
+    if two[0] == two[1]:
+        runs[1] = replace(runs[1], shown={"weighted": Seen(*two, [two[0]], True)})
+    assert ("weighted" in on_different_scales(runs)) == apart
+    declared = [replace(run, ranges={"weighted": (0.0, 2.0)}) for run in runs]
+    assert on_different_scales(declared) == {}
+
+
+def test_rewards_that_span_more_in_one_run_are_named():
+    a = [curves(f"a-{i}", i, {"c": [0.1, 0.9]}) for i in range(3)]
+    b = [curves(f"b-{i}", i, {"c": [10.0, 90.0]}, seen={"c": (0.0, 100.0)}) for i in range(3)]
+    notes = compare_trainings({"a": a, "b": b}).notes
+    assert any("c: rewards reach from 0 to 1 in a-0, and from 0 to 100 in b-" in note for note in notes)
+
+
+def test_runs_that_are_copies_are_named():
+    run = curves("a-0", 0, {"c": [0.1, 0.5, 0.9]})
+    others = [curves(f"b-{i}", i, {"c": [0.1, 0.5, 0.8 + 0.01 * i]}) for i in range(2)]
+    notes = compare_trainings({"a": [run, replace(run, name="a-1", seed=1)], "b": others}).notes
+    assert [note for note in notes if "same rewards at every step" in note] == [
+        "a-0 and a-1 have the same rewards at every step. If one is a copy of the other, or the seed has no effect, "
+        "remove one of them: p regards them as two independent runs."
+    ]
+    constant = [curves(f"c-{i}", i, {"c": [0.0, 0.0, 0.0]}) for i in range(2)]
+    assert not any("same rewards" in note for note in compare_trainings({"c": constant, "b": others}).notes)

@@ -179,9 +179,11 @@ def test_names_of_channels_cannot_become_code(found: tuple[Diagnosis, Replay], n
 def run_of(method: str, **verdicts: str) -> Diagnosis:
     class Channel:
         def __init__(self, name: str, verdict: str) -> None:
-            self.name, self.verdict = name, verdict
+            self.has_lost_influence = verdict == "faded"
+            self.name, self.verdict = name, "healthy" if self.has_lost_influence else verdict
 
     found = object.__new__(Diagnosis)
+    object.__setattr__(found, "run", f"{method}-0")
     object.__setattr__(found, "method", method)
     object.__setattr__(found, "channels", tuple([Channel(*pair) for pair in verdicts.items()]))
     return found
@@ -202,6 +204,15 @@ def run_of(method: str, **verdicts: str) -> Diagnosis:
         (
             [run_of("gdpo", a="neglected", b="neglected")] * 2,
             "a is neglected in both runs. b is neglected in both runs.",
+        ),
+        (
+            [run_of("gdpo", a="diverging", b="healthy")] * 2,
+            "a diverges from a monitor in both runs. No channel is neglected in any of 2 runs.",
+        ),
+        (
+            [run_of("gdpo", a="diverging", b="neglected"), run_of("lift", a="healthy", b="faded")],
+            "a diverges from a monitor in 1 of 2 runs: 1 of 1 with gdpo, 0 of 1 with lift. b is neglected in 1 of 2 "
+            "runs: 1 of 1 with gdpo, 0 of 1 with lift. In lift-0, a healthy channel lost its influence during the run.",
         ),
     ],
 )

@@ -196,6 +196,24 @@ def test_a_marked_reward_in_texts_is_reported(tmp_path: Path, said: str):
         assert "'reward_b' is left out (its name is that of a reward, but it has texts, such as '" in told(run)
 
 
+@pytest.mark.parametrize("name", ["format", "accuracy", "safety", "helpfulness"])
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_a_reward_that_was_never_scored_is_reported(tmp_path: Path, name: str, nothing: float | None):
+    rows = [
+        {"step": r["step"], "prompt": r["prompt"], "correct": r["correct"], name: nothing, "error": None} for r in ROWS
+    ]
+    run = opened(tmp_path, rows)
+    assert run.channels == ("correct",)
+    assert f"'{name}' is left out (its name is that of a reward, but no row has a value" in told(run)
+    assert "'error'" not in told(run)
+
+
+@pytest.mark.parametrize("name", ["reward_b", "format_reward"])
+def test_a_marked_reward_that_was_never_scored_is_a_channel(tmp_path: Path, name: str):
+    rows = [{"step": r["step"], "prompt": r["prompt"], "reward_a": r["helpful"], name: None} for r in ROWS]
+    assert len(opened(tmp_path, rows).channels) == 2
+
+
 @pytest.mark.parametrize("words", [("yes", "no"), ("PASS", "FAIL"), ("correct", "wrong")])
 def test_a_marked_reward_in_words_is_reported(tmp_path: Path, words: tuple[str, str]):
     rows = [

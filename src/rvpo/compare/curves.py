@@ -12,6 +12,9 @@ S steps, K channels, a window of w steps::
 
 Best and last are means over a window, because single steps are noisy and a maximum would pick the luckiest one. The
 lowest channel is determined in windows for the same reason. Missing values are left out; they never count as 0.
+
+A channel is compared at the steps at which all runs that have it scored it. Otherwise a run that scored it only early
+would be compared with the late steps of another run.
 """
 
 from __future__ import annotations
@@ -34,6 +37,13 @@ from rvpo.statistics import Array
 
 WINDOW_SHARE = 0.05
 """Default width of a window, as a share of the steps."""
+
+SHARED_LEAST = 0.5
+"""A channel is compared at shared steps if these are at least this share of the steps at which the run that scored it
+least often scored it. Runs that score a channel now and then share too few steps."""
+
+WIDER = 2
+"""A note is given if the rewards of one run span this many times as much as those of another run."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +142,11 @@ def scales(runs: Sequence[RunCurves]) -> tuple[dict[str, Range], list[str]]:
     """
     found: dict[str, Range] = {}
     notes: list[str] = []
+    apart = on_different_scales(runs)
     ways: dict[str, list[str]] = {"declared": [], "lowest and highest reward seen": [], "assumed, constant": []}
     for name in dict.fromkeys(name for run in runs for name in run.channels):
-        seen = [run.seen[name] for run in runs if name in run.seen]
+        having = [run for run in runs if name in run.seen]
+        seen = [run.seen[name] for run in having]
         declared = list(dict.fromkeys(run.ranges[name] for run in runs if name in run.ranges))
         if not seen:
             continue
@@ -148,6 +160,7 @@ def scales(runs: Sequence[RunCurves]) -> tuple[dict[str, Range], list[str]]:
             low, high, way = min(low, wide[0]), max(high, wide[1]), "declared"
         elif low < high:
             way = "lowest and highest reward seen"
+            notes += [] if name in apart else _wider(name, having)
         elif 0 <= low <= 1:
             low, high, way = 0.0, 1.0, "assumed, constant"
         else:
@@ -155,8 +168,53 @@ def scales(runs: Sequence[RunCurves]) -> tuple[dict[str, Range], list[str]]:
             continue
         found[name] = low, high
         ways[way].append(f"{name} {low:g} to {high:g}")
+    notes += [
+        f"{name}: its only rewards are {pairs}. So the runs log it on different scales, and it is not compared. Log it "
+        "on one scale in all runs"
+        for name, pairs in apart.items()
+    ]
     scaled = [f"{', '.join(names)} ({way})" for way, names in ways.items() if names]
     return found, [f"Rewards that count as 0 and 1: {'; '.join(scaled)}.", *notes] if scaled else notes
+
+
+def on_different_scales(runs: Sequence[RunCurves]) -> dict[str, str]:
+    """Return the channels with two rewards that are not the same two in all runs, such as 0 and 1 in one.
+
+    One of the runs logs the channel with a weight, for example, so that a higher mean is not a larger share. Channels
+    with a declared range are left out: their scale is known.
+
+    Returns:
+        Channel -> the rewards of two runs that differ, as text.
+    """
+    pairs: dict[str, dict[tuple[float, ...], str]] = {}
+    for run in runs:
+        for name, seen in run.shown.items():
+            if seen.few is not None and len(seen.few) == 2:
+                pairs.setdefault(name, {}).setdefault(tuple(seen.few), run.name)
+    declared = {name for run in runs for name in run.ranges}
+    found = {}
+    for name, of_runs in pairs.items():
+        (one, ours), *others = of_runs.items()
+        for two, theirs in others:
+            # The same values in single and in double precision are no difference.
+            if name not in declared and not np.allclose(one, two, rtol=1e-5, atol=0):
+                found[name] = f"{one[0]:g} and {one[1]:g} in {ours}, and {two[0]:g} and {two[1]:g} in {theirs}"
+    return found
+
+
+def _wider(name: str, runs: Sequence[RunCurves]) -> list[str]:
+    """Return a note if the rewards of a channel span much more in one run than in another, as other scales would."""
+    spans = {run.name: run.seen[name] for run in runs if run.seen[name][0] < run.seen[name][1]}
+    ordered = sorted(spans.items(), key=lambda item: item[1][1] - item[1][0])
+    if not ordered:
+        return []
+    (narrow, (a, b)), (wide, (c, d)) = ordered[0], ordered[-1]
+    if d - c < WIDER * (b - a):
+        return []
+    return [
+        f"{name}: rewards reach from {a:g} to {b:g} in {narrow}, and from {c:g} to {d:g} in {wide}. If the runs log it "
+        "on different scales, its shares are not comparable"
+    ]
 
 
 def _listed(ranges: Sequence[Range]) -> str:
@@ -181,6 +239,23 @@ def shares(run: RunCurves, limits: Mapping[str, Range], steps: NDArray[np.int64]
         if name in place:
             out[:, j] = (rows[:, place[name]] - low) / (high - low)
     return out
+
+
+def shared_steps(share: Sequence[Array]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the steps at which each channel is compared, and for which channels the runs share too few steps.
+
+    Args:
+        share: one array (S, K) per run; NaN if nothing was scored.
+
+    Returns:
+        (S, K) and (K,). If runs share too few steps of a channel, it is compared at all steps.
+    """
+    scored = np.stack([~np.isnan(x) for x in share])  # (runs, S, K)
+    having = scored.any(axis=1, keepdims=True)
+    shared = (scored | ~having).all(axis=0) & having.any(axis=0)
+    fewest = np.where(having[:, 0], scored.sum(axis=1), scored.shape[1]).min(axis=0)
+    scarce: NDArray[np.bool_] = having.any(axis=(0, 1)) & (shared.sum(axis=0) < SHARED_LEAST * fewest)
+    return np.where(scarce, True, shared), scarce
 
 
 def windows(values: Array, width: int) -> Array:
@@ -224,17 +299,19 @@ def lowest(values: Array) -> Array:
     return np.where(np.isinf(found), math.nan, found)
 
 
-def measures(windowed: Array, every: Array) -> dict[str, float]:
+def measures(windowed: Array, every: Array, ends: Array | None = None) -> dict[str, float]:
     """Return the measures of a curve, as defined at the top of this module. A measure is NaN if nothing was scored.
 
     Args:
         windowed: (windows,) means of windows.
         every: (S,) values. Their mean is the auc.
+        ends: (2,) first and last window, if steps that are not compared count there; None: those of ``windowed``.
     """
+    edges = windowed[[0, -1]] if ends is None else ends
     known, scored = windowed[~np.isnan(windowed)], every[~np.isnan(every)]
     best, last = float(known.max()) if len(known) else math.nan, float(windowed[-1])
     auc = float(scored.mean()) if len(scored) else math.nan
-    return {"first": float(windowed[0]), "best": best, "last": last, "auc": auc, "drop": best - last}
+    return {"first": float(edges[0]), "best": best, "last": float(edges[1]), "auc": auc, "drop": best - last}
 
 
 # --- numbers of a run and of a group -----------------------------------------------------------------------------
@@ -247,6 +324,7 @@ class SharedShape:
     Attributes:
         channels: names of K channels.
         common: (K,) whether all runs have the channel.
+        compared: (S, K) whether the channel is compared at the step.
         width: number of steps of a window.
         points: indices of the steps at which curves have points.
         trailing: whether curves are smoothed over the steps before.
@@ -254,6 +332,7 @@ class SharedShape:
 
     channels: tuple[str, ...]
     common: NDArray[np.bool_]
+    compared: NDArray[np.bool_]
     width: int
     points: NDArray[np.int64]
     trailing: bool
@@ -269,8 +348,11 @@ def numbers_of_groups(
 
 def _numbers(run: RunCurves, share: Array, shape: SharedShape) -> RunNumbers:
     """Return the numbers of a run, computed from its shares (S, K)."""
+    ends = windows(share, shape.width)[[0, -1]]
+    share = np.where(shape.compared, share, math.nan)
     windowed = windows(share, shape.width)
     smooth = smoothed(share, shape.width, trailing=shape.trailing)[shape.points]
+    found = {name: measures(windowed[:, j], share[:, j], ends[:, j]) for j, name in enumerate(shape.channels)}
     worst = lowest(windowed[:, shape.common])
     any_common = bool(shape.common.any())
     return RunNumbers(
@@ -278,7 +360,7 @@ def _numbers(run: RunCurves, share: Array, shape: SharedShape) -> RunNumbers:
         path=run.path,
         seed=run.seed,
         steps=len(run.steps),
-        measures={name: _or_none(measures(windowed[:, j], share[:, j])) for j, name in enumerate(shape.channels)},
+        measures={name: _or_none(numbers) for name, numbers in found.items()},
         worst=_or_none(measures(worst, worst)) if any_common else None,
         curves={name: _series(smooth[:, j]) for j, name in enumerate(shape.channels)},
         worst_curve=_series(lowest(smooth[:, shape.common])) if any_common else None,

@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 
 from rvpo import statistics as st
 from rvpo.compare.comparison import MEASURES, OF_EXPLORATION, RunNumbers, TrainingComparison, TrainingGroup, TrainingRow
-from rvpo.compare.curves import WINDOW_SHARE, RunCurves, SharedShape, numbers_of_groups, scales, shares
+from rvpo.compare.curves import (
+    WINDOW_SHARE,
+    RunCurves,
+    SharedShape,
+    numbers_of_groups,
+    on_different_scales,
+    scales,
+    shared_steps,
+    shares,
+)
 from rvpo.compare.engine import CompareOptions, Sample, baseline_first, judge_samples
 from rvpo.compare.exploration import Explored, explored_in
 from rvpo.errors import ConfigError, DataError
@@ -82,21 +91,23 @@ def compare_trainings(
         raise DataError(f"no channel can be compared; expected one whose rewards differ ({'; '.join(of_scales)})")
     share = [shares(run, limits, steps) for run in runs]
     scored: NDArray[np.bool_] = np.array([~np.isnan(x).all(axis=0) for x in share])  # (runs, K)
-    names, common = tuple(limits), np.logical_and.reduce(scored)
+    names, apart = tuple(limits), on_different_scales(runs)
+    common = np.logical_and.reduce(scored) & np.array([name not in apart for name in names])
     points = np.unique(np.linspace(0, len(steps) - 1, CURVE_POINTS).round().astype(int))
-    shape = SharedShape(names, common, width, points, trailing)
+    compared, scarce = shared_steps(share)
+    shape = SharedShape(names, common, compared, width, points, trailing)
     made = numbers_of_groups(groups, share, shape)
     channels: list[str | None] = [None] if common.any() else []
     channels += [name for name, anywhere in zip(names, np.logical_or.reduce(scored), strict=True) if anywhere]
     samples = [
-        _sample(measure, channel, made[0], group, unpaired, options)
+        _sample(measure, channel, made[0], group, unpaired, options, channel in apart)
         for measure in MEASURES
         for group in made[1:]
         for channel in channels
     ]
     rows = judge_samples(samples, options)
     found = explored_in(runs, steps, solved)
-    explored = _explored(groups, found, replace(shape, channels=found.names, common=np.zeros(len(found.names), bool)))
+    explored = _explored(groups, found, shape)
     return TrainingComparison(
         baseline=made[0].name,
         level=level,
@@ -113,9 +124,11 @@ def compare_trainings(
             *_of_groups(groups),
             *notes,
             *_of_logs(runs),
+            *_of_copies(runs),
             *_of_steps(runs, steps, width),
             *of_scales,
-            *_of_channels(runs, names, scored),
+            *_of_channels(runs, names, scored, common, bool(apart)),
+            *_of_shared_steps(share, names, compared, scarce, steps),
             *_of_tests(made, rows, unpaired, level),
             *found.notes,
         ),
@@ -126,7 +139,13 @@ def compare_trainings(
 
 def _explored(groups: Mapping[str, Sequence[RunCurves]], found: Explored, shape: SharedShape) -> list[TrainingGroup]:
     """Return the groups with quantities of exploration in place of channels; an empty list without exploration."""
-    return numbers_of_groups(groups, found.values, shape) if found.names else []
+    if not found.names:
+        return []
+    compared, _ = shared_steps(found.values)
+    common = np.zeros(len(found.names), bool)  # quantities have no worst one
+    return numbers_of_groups(
+        groups, found.values, replace(shape, channels=found.names, common=common, compared=compared)
+    )
 
 
 def _tests_of_exploration(
@@ -172,9 +191,25 @@ def _common_steps(runs: Sequence[RunCurves]) -> NDArray[np.int64]:
 
 
 def _sample(
-    measure: str, channel: str | None, a: TrainingGroup, b: TrainingGroup, unpaired: bool, options: CompareOptions
+    measure: str,
+    channel: str | None,
+    a: TrainingGroup,
+    b: TrainingGroup,
+    unpaired: bool,
+    options: CompareOptions,
+    apart: bool = False,
 ) -> Sample[TrainingRow]:
-    """Compare one measure on the runs that have it. Without a test, the verdict is final."""
+    """Compare one measure on the runs that have it. Without a test, the verdict is final.
+
+    Args:
+        measure: one of ``MEASURES``.
+        channel: name of the channel; None for the worst channel.
+        a: baseline.
+        b: other group.
+        unpaired: whether runs are not paired by seed.
+        options: options of the tests.
+        apart: whether the runs log the channel on different scales.
+    """
     runs_a, runs_b = ([run for run in group.runs if run.of(channel).get(measure) is not None] for group in (a, b))
     by_pair = not unpaired and len(runs_a) > 1 and why_unpaired(runs_a, runs_b) is None
     if by_pair:
@@ -187,6 +222,8 @@ def _sample(
     if not x or not y:
         lacking = " and ".join(group.name for group, values in ((a, x), (b, y)) if not values)
         row = replace(row, verdict=f"missing: no run of {lacking} has it")
+    elif apart:
+        row = replace(row, verdict="not compared: the runs log it on different scales")
     else:
         difference, effect = (f(y, x, by_pair=by_pair, level=options.level) for f in (st.runs_interval, st.hedges_g))
         row = replace(row, difference=difference, effect=effect)
@@ -268,7 +305,13 @@ def _of_logs(runs: Sequence[RunCurves]) -> Iterator[str]:
         yield f"{_some(names) if len(names) < len(runs) else 'all runs'}: {note}"
 
 
-def _of_channels(runs: Sequence[RunCurves], names: Sequence[str], scored: NDArray[np.bool_]) -> Iterator[str]:
+def _of_channels(
+    runs: Sequence[RunCurves],
+    names: Sequence[str],
+    scored: NDArray[np.bool_],
+    common: NDArray[np.bool_],
+    some_apart: bool,
+) -> Iterator[str]:
     absent = {
         name: [run.name for run, there in zip(runs, column, strict=True) if not there]
         for name, column in zip(names, scored.T, strict=True)
@@ -276,10 +319,54 @@ def _of_channels(runs: Sequence[RunCurves], names: Sequence[str], scored: NDArra
     partly = {name: lacking for name, lacking in absent.items() if lacking}
     for name, lacking in partly.items():
         yield f"{name} is missing in {_some(lacking)}. These are left out of its numbers."
-    if len(partly) == len(names):
-        yield "The worst channel is not compared: no channel is in all runs."
-    elif partly:
-        yield f"The worst channel is one of those in all runs: {', '.join(n for n in names if n not in partly)}."
+    scale = ", on one scale" if some_apart else ""
+    if not common.any():
+        yield f"The worst channel is not compared: no channel is in all runs{scale}."
+    elif not common.all():
+        of = ", ".join(name for name, everywhere in zip(names, common, strict=True) if everywhere)
+        yield f"The worst channel is one of those in all runs{scale}: {of}."
+
+
+def _of_shared_steps(
+    share: Sequence[st.Array],
+    names: Sequence[str],
+    compared: NDArray[np.bool_],
+    scarce: NDArray[np.bool_],
+    steps: NDArray[np.int64],
+) -> Iterator[str]:
+    """Yield notes on channels that some runs did not score at all steps at which others did."""
+    scored = np.stack([~np.isnan(x) for x in share])  # (runs, S, K)
+    for j, name in enumerate(names):
+        having = scored[scored[:, :, j].any(axis=1), :, j]
+        if not len(having) or (having == having[0]).all():
+            continue
+        shared = int(having.all(axis=0).sum())
+        if scarce[j]:
+            yield (
+                f"{name}: only {shared} of {len(steps)} steps were scored in all runs, so each run counts with the "
+                "steps that it scored. A difference may come from the steps."
+            )
+        else:
+            kept = steps[compared[:, j]]
+            yield (
+                f"{name}: best, drop and auc are over the {shared} of {len(steps)} steps at which all runs scored it, "
+                f"from step {kept[0]} to {kept[-1]}. A run without scores at the end has no last."
+            )
+
+
+def _of_copies(runs: Sequence[RunCurves]) -> Iterator[str]:
+    """Yield a note on runs with the same rewards at every step: copies, or a seed without an effect."""
+    first: dict[bytes, str] = {}
+    for run in runs:
+        if not (run.mean[:-1] != run.mean[1:]).any():
+            continue  # constant rewards are equal without being copies
+        key = run.steps.tobytes() + np.ascontiguousarray(run.mean).tobytes()
+        if key in first:
+            yield (
+                f"{first[key]} and {run.name} have the same rewards at every step. If one is a copy of the other, or "
+                "the seed has no effect, remove one of them: p regards them as two independent runs."
+            )
+        first.setdefault(key, run.name)
 
 
 def _some(names: Sequence[str]) -> str:

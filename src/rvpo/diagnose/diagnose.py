@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rvpo.core import AdvantageConfig
 from rvpo.diagnose import verdicts
 from rvpo.diagnose.aggregating import one_thread
+from rvpo.diagnose.changing import has_faded, pulls_of_thirds, with_change
 from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate, Influence, say
 from rvpo.diagnose.diverging import Divergence, Watch
 from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, pulls, values
@@ -108,8 +109,19 @@ def diagnose(
         ],
         guesses,
     )
+    counted = _by_stretch(sums)
+    thirds = pulls_of_thirds(sums.stretches, counted[..., SLOT["groups_live"]], _alive(total), level)
+    early, late = thirds or [[Estimate(None)] * len(run.channels)] * 2
+    judged = [with_change(*of_channel) for of_channel in zip(judged, early, late, strict=True)]
     channels = tuple(
-        _channel(name, judged[j], {key: column[j] for key, column in found.items()}, total[j], watch.called.get(name))
+        _channel(
+            name,
+            judged[j],
+            {key: column[j] for key, column in found.items()},
+            total[j],
+            watch.called.get(name),
+            has_faded(early[j], late[j]),
+        )
         for j, name in enumerate(run.channels)
     )
     notes = unsaid(run.notes, guesses)
@@ -240,6 +252,7 @@ def _channel(
     found: Mapping[str, Estimate],
     total: Array,
     divergence: Divergence | None,
+    faded: bool,
 ) -> ChannelDiagnosis:
     cells = total[SLOT["cells"]]
     live, scored = (float(total[SLOT[slot]] / cells) if cells else None for slot in ("live", "scored"))
@@ -271,6 +284,7 @@ def _channel(
         divergence=divergence,
         unexplored=found["unexplored"],
         suppressed=found["suppressed"],
+        faded=faded,
     )
 
 
@@ -301,12 +315,27 @@ def _curves(run: Run, sums: Sums) -> Curves:
     )
 
 
+def _stretches(sums: Sums) -> NDArray[np.int64]:
+    """Return the stretch of time of each point in time."""
+    return np.array([sums.stretch_of(point) for point in range(len(sums.points))])
+
+
+def _by_stretch(sums: Sums) -> Array:
+    """Return the sums per stretch of time, (B, K, slots)."""
+    stretch = _stretches(sums)
+    return np.stack([sums.points[stretch == b].sum(0) for b in range(len(sums.stretches))])
+
+
+def _alive(total: Array) -> NDArray[np.bool_]:
+    """Return which channels enter the average of the pulls."""
+    alive: NDArray[np.bool_] = total[:, SLOT["groups_live"]] >= verdicts.RULES.dead * total[:, SLOT["groups_scored"]]
+    return alive
+
+
 def _influence(run: Run, sums: Sums) -> Influence:
     """Return the influence of each channel on the advantages that were used, per stretch of time."""
-    stretch = np.array([sums.stretch_of(point) for point in range(len(sums.points))])
-    counted = np.stack([sums.points[stretch == b].sum(0) for b in range(len(sums.stretches))])
-    total = counted.sum(0)
-    alive = total[:, SLOT["groups_live"]] >= verdicts.RULES.dead * total[:, SLOT["groups_scored"]]
+    stretch, counted = _stretches(sums), _by_stretch(sums)
+    alive = _alive(counted.sum(0))
     found = values(counted)
     pull, correlation, fair = pulls(sums.stretches, alive), found["correlation"], found["fair"]
     by_channel = {}

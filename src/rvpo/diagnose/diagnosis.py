@@ -104,6 +104,7 @@ class ChannelDiagnosis:
             not known, for example for a graded reward outside [0, 1] without a declared range.
         suppressed: share of the groups in which some completions meet it, but not all, and none of these got a
             positive advantage.
+        faded: whether it moved the advantage in the first third of the run, and is ignored or reversed in the last.
     """
 
     name: str
@@ -131,11 +132,17 @@ class ChannelDiagnosis:
     divergence: Divergence | None = None
     unexplored: Estimate = Estimate(None)
     suppressed: Estimate = Estimate(None)
+    faded: bool = False
 
     @property
     def say(self) -> float | None:
         """Its influence on the advantage; see :func:`say`."""
         return say(self.pull.value, self.correlation.value, self.fair)
+
+    @property
+    def has_lost_influence(self) -> bool:
+        """Whether it is healthy over the whole run, but lost its influence in it."""
+        return self.verdict == "healthy" and self.faded
 
 
 @dataclass(frozen=True, slots=True)

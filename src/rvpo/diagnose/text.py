@@ -40,10 +40,14 @@ def diagnosis_text(
         f"{diagnosis.method}. {summary(diagnosis)}"
     )
     quiet = ("saturated", "healthy")
-    sentences = [f"{c.name}: {c.verdict}. {_capital(c.rule)}." for c in ranked if as_markdown or c.verdict not in quiet]
+    sentences = [
+        f"{c.name}: {c.verdict}. {_capital(c.rule)}."
+        for c in ranked
+        if as_markdown or c.verdict not in quiet or c.has_lost_influence
+    ]
     if not as_markdown:
         for verdict in quiet:
-            names = [channel.name for channel in ranked if channel.verdict == verdict]
+            names = [c.name for c in ranked if c.verdict == verdict and not c.has_lost_influence]
             sentences += [f"{verdict}: {', '.join(names)}."] if names else []
     of_channels = as_markdown or exploration
     explored = exploration_notes(diagnosis.exploration)
@@ -124,15 +128,24 @@ def _of_channels(diagnosis: Diagnosis) -> str:
         for verdict in ("diverging", "neglected", "unclear")
     )
     total = len(diagnosis.channels)
+    faded = faded_sentence(diagnosis.channels)
     if not names and not unclear and not diverging:
-        return f"None of {total} channels is neglected."
+        return f"None of {total} channels is neglected{' over the whole run' if faded else ''}. {faded}".rstrip()
     words = ((diverging, "diverging from a monitor"), (names, "neglected"), (unclear, "unclear"))
     sentences = [_counted(found, total, word) for found, word in words if found]
+    sentences += [faded] if faded else []
     # What would settle an unclear verdict is news of the first line, if it is the same for all of them.
     reasons = {channel.rule for channel in diagnosis.channels if channel.verdict == "unclear"}
     if len(reasons) == 1 and (reason := reasons.pop()).startswith(DEPENDS):
         sentences.append(f"{_capital(reason)}.")
     return " ".join(sentences)
+
+
+def faded_sentence(channels: Sequence[ChannelDiagnosis]) -> str:
+    """Return which channels lost their influence although they are healthy over the whole run; "" if none did."""
+    names = [channel.name for channel in channels if channel.has_lost_influence]
+    their = "its" if len(names) == 1 else "their"
+    return f"{', '.join(names)} lost {their} influence by the last third of the steps." if names else ""
 
 
 def _counted(names: Sequence[str], total: int, word: str) -> str:

@@ -430,7 +430,10 @@ def _left_out(table: Table, chosen: choosing.Chosen, columns: Columns) -> Iterat
             continue
         kind = choosing.class_of(column)
         likely = kind == "marked" or (kind == "named" and column.numeric)
-        if likely and column.doubt:
+        if column.kind == "empty" and kind in ("marked", "named") and name not in taken:
+            why = "its name is that of a reward, but no row has a value, so this reward was never scored"
+            yield Guess(f"{name!r} is left out", why, "--rewards", trust=1.0)
+        elif likely and column.doubt:
             yield Guess(f"{name!r} is left out", column.doubt, "--rewards", trust=0.8)
         elif column.kind == "text" and (column.scores > 0 or name not in taken) and _sounds_scored(column):
             why = f"its name is that of a reward, but it has texts, such as {column.example}"
