@@ -20,12 +20,11 @@ from rvpo.data.prompts import read_prompt, with_system
 from rvpo.data.records import Place, Row, check_prompt, check_unicode, shorten, source_error
 from rvpo.data.whole_prompt import check_whole
 from rvpo.errors import DataError
-from rvpo.evals.answers import HASHES, joined, reference_answers
 from rvpo.evals.items import Message
 from rvpo.evals.pictures import refuse_pictures
 from rvpo.evals.row_ids import id_column
 from rvpo.files import digest
-from rvpo.rewards.math import BOX
+from rvpo.rewards.math_answers import BOX, HASHES, joined, reference_answers
 
 ANSWERS = (
     "answer", "final_answer", TRUTH, "expected_answer", "reference_answer", "ground_truth", "correct_answer",

@@ -23,7 +23,6 @@ import importlib.util
 import json
 import logging
 import os
-import re
 import select
 import signal
 import subprocess
@@ -34,15 +33,13 @@ from typing import Any, overload
 
 from rvpo.errors import ConfigError, RewardError
 from rvpo.forks import Forkable, disconnect
+from rvpo.rewards.math_answers import boxed_answer, stated_answer
 from rvpo.rewards.rubric.texts import completion_text
 
 logger = logging.getLogger(__name__)
 
-MAX_ANSWER_CHARS = 1000  # maximum length of an answer between the braces; the longest in MATH have about 150
 CPU_SECONDS = 2.0  # CPU time limit per comparison; most take milliseconds, the first ones of a worker up to 0.5 s
 WALL_SECONDS = 120.0  # wall-clock limit, for a worker that is paused from outside
-BOX = "\\boxed{"
-_EMPTY_BOX = re.compile(r"\\boxed\{\s*\}")
 TRIES = 3  # attempts at a comparison whose worker was ended from outside
 END_SECONDS = 1.0  # time in which a worker should end after it closed its output
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE}
@@ -94,7 +91,7 @@ def _score(reply: str, reference: str) -> float | None:
     wanted = stated_answer(reference)
     if wanted is None or not answers_equal(wanted, wanted):
         return None
-    given = _boxed(reply)
+    given = boxed_answer(reply)
     if given is None:
         return 0.0
     equal = answers_equal(wanted, given)
@@ -121,51 +118,6 @@ def answers_equal(wanted: str, given: str) -> bool | None:
         return _equal(wanted, given)
     except _UndecidedError:
         return None
-
-
-def stated_answer(reference: str) -> str | None:
-    r"""Return the answer in a reference; None if it is empty, too long, or in a box without braces.
-
-    Example:
-        >>> stated_answer("So it is 6 * 7. #### 42"), stated_answer(r"Thus \boxed{\frac{1}{2}}.")
-        ('42', '\\frac{1}{2}')
-    """
-    if "\\boxed" in reference:
-        return _boxed(reference)
-    answer = reference.rpartition("####")[2].strip().strip("$").strip()
-    return answer if 0 < len(answer) <= MAX_ANSWER_CHARS else None
-
-
-def _boxed(text: str) -> str | None:
-    r"""Return the content of the last ``\boxed{…}``; None if it is absent, not closed, or too long."""
-    start = last_box(text)
-    found = None if start < 0 else read_box(text, start)
-    return found and found[0]
-
-
-def last_box(text: str) -> int:
-    r"""Return the position of the last box, or -1. ``\boxed{}`` is skipped, because it only mentions boxes."""
-    start = text.rfind(BOX)
-    while start >= 0 and _EMPTY_BOX.match(text, start):
-        start = text.rfind(BOX, 0, start)
-    return start
-
-
-def read_box(text: str, start: int) -> tuple[str, int] | None:
-    r"""Return the content of the ``\boxed{…}`` that begins at ``start``, and the position after it.
-
-    Return None if it is empty, not closed, or longer than ``MAX_ANSWER_CHARS``.
-    """
-    start += len(BOX)
-    depth, escaped = 1, False
-    for end, char in enumerate(text[start : start + MAX_ANSWER_CHARS + 1], start):
-        if not escaped:  # \{ and \} are printed braces, which need not be balanced: \left\{ … \right.
-            depth += (char == "{") - (char == "}")
-            if depth == 0:
-                answer = text[start:end].strip()
-                return (answer, end + 1) if answer else None
-        escaped = char == "\\" and not escaped
-    return None
 
 
 @lru_cache(maxsize=8192)  # each reference is compared G times per step, and again in every epoch
