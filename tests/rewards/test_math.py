@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rvpo.errors import ConfigError, RewardError
+from rvpo.errors import ConfigError, DataError, RewardError
 from rvpo.rewards import math as module
 from rvpo.rewards.math import math_reward
 from rvpo.rewards.math_answers import boxed_answer
@@ -438,3 +438,26 @@ def test_a_worker_that_does_not_start_is_an_error_not_a_zero(monkeypatch: pytest
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
     with pytest.raises(RewardError, match="did not start"):
         math_reward(boxed("5"), "5")
+
+
+@pytest.mark.parametrize(
+    ("references", "line"),
+    [
+        (["5", "nan", "6"], "1 of 3 references cannot be read"),
+        (["5", "\\frac{", "6", "7"], "1 of 4 references cannot be read"),
+        (["5", "He walks to the shop first", "6"], "1 of 3 references look like sentences"),
+        (["5", "\\boxed{6}", "x #### 7"], ""),
+    ],
+)
+def test_references_are_checked_before_training(
+    references: list[str], line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    math_reward.check_column(references)  # type: ignore[attr-defined]
+    assert line in caplog.text
+    assert bool(line) == bool(caplog.text)
+
+
+@pytest.mark.parametrize("references", [["nan", "N/A", "5"], ["", "x \\boxed{", "5"], ["\\frac{"] * 500])
+def test_references_that_are_mostly_unreadable_are_refused_before_training(references: list[str]) -> None:
+    with pytest.raises(DataError, match=r"references that cannot be read, such as .*; expected .*; next step: "):
+        math_reward.check_column(references)  # type: ignore[attr-defined]

@@ -5,8 +5,9 @@ Each problem is asked several times. Metrics of a sample, averaged over the samp
 - ``avg@n``, 0 or 1: Math-Verify finds the reply's answer equal to the reference. It runs in the worker process of the
   reward ``math`` (:mod:`rvpo.rewards.math`), with the same limits. ``level:…`` and ``subject:…`` are the same metric
   for a part of the problems.
-- ``answered``, 0 or 1: the reply states an answer (:func:`rvpo.rewards.math_answers.reply_answer`). A reply without an answer
-  is wrong, and so is an answer that takes longer to compare than the worker's limit: both depend on the model alone.
+- ``answered``, 0 or 1: the reply states an answer (:func:`rvpo.rewards.math_answers.reply_answer`). A reply without an
+  answer is wrong, and so is an answer that takes longer to compare than the worker's limit: both depend on the model
+  alone.
 
 Metrics of a problem: ``pass@k``, unbiased, for several k (:func:`rvpo.statistics.pass_at_k`), and ``majority@n``:
 whether the answer that most samples give is right. A sample without a reply, or whose comparison failed, is missing. A

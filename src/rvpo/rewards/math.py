@@ -1,5 +1,7 @@
 r"""Verifiable maths: 1 if the last ``\boxed{…}`` of a reply equals the reference answer, else 0.
 
+Replies and references are read by :mod:`rvpo.rewards.math_answers`, as in ``rvpo eval math``.
+
 Equality is decided by Hugging Face's Math-Verify (``math-verify``, extra ``math``), which turns LaTeX into sympy: 1/2,
 0.5 and \frac{1}{2} are equal, and so are (x+1)^2 and x^2+2x+1. Its parser of plain expressions is not used, because it
 ends in ``eval``. The LaTeX parser is a grammar.
@@ -28,18 +30,20 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, overload
 
-from rvpo.errors import ConfigError, RewardError
+from rvpo.errors import ConfigError, DataError, RewardError
 from rvpo.forks import Forkable, disconnect
-from rvpo.rewards.math_answers import boxed_answer, stated_answer
+from rvpo.rewards.math_answers import boxed_answer, is_sentence, stated_answer
 from rvpo.rewards.rubric.texts import completion_text
 
 logger = logging.getLogger(__name__)
 
 CPU_SECONDS = 2.0  # CPU time limit per comparison; most take milliseconds, the first ones of a worker up to 0.5 s
 WALL_SECONDS = 120.0  # wall-clock limit, for a worker that is paused from outside
+CHECKED = 200  # maximum number of references that are checked before training
 TRIES = 3  # attempts at a comparison whose worker was ended from outside
 END_SECONDS = 1.0  # time in which a worker should end after it closed its output
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE}
@@ -58,7 +62,8 @@ def math_reward(completions: Any, answer: Any, **_: object) -> Any:
     Args:
         completions: one reply, or N (:data:`Completions`).
         answer: reference, or N: LaTeX without dollar signs (answers of MATH), or a solution that ends in ``\boxed{…}``
-            (MATH) or in ``#### …`` (GSM8K). Other keyword arguments, which TRL passes, are ignored.
+            (MATH) or in ``#### …`` (GSM8K), or a JSON list of several answers, which a reply must all give. Other
+            keyword arguments, which TRL passes, are ignored.
 
     Returns:
         0.0 or 1.0, or a list of N; None (missing) if the reference cannot be read or compared with itself, or if the
@@ -84,7 +89,32 @@ def math_reward(completions: Any, answer: Any, **_: object) -> Any:
     return [_score(completion_text(reply), reference) for reply, reference in zip(completions, answer, strict=True)]
 
 
+def check_references(references: Sequence[str]) -> None:
+    """Check the references of the data before training: a sample of at most ``CHECKED``.
+
+    Raises:
+        DataError: more than half of the sample cannot be read. Their rewards would be missing.
+    """
+    sample = list(references)[:: max(1, len(references) // CHECKED)][:CHECKED]
+    answers = {reference: stated_answer(reference) for reference in sample}
+    unread = [one for one in sample if (stated := answers[one]) is None or not answers_equal(stated, stated)]
+    sentences = [one for one in sample if one not in unread and is_sentence(answers[one] or "")]
+    if 2 * len(unread) > len(sample):
+        raise DataError(
+            f"answer: saw {len(unread)} of {len(sample)} references that cannot be read, such as {unread[0][:90]!r}; "
+            "expected LaTeX, or solutions that end in \\boxed{…} or #### …; next step: name the column with the "
+            "answers in reference_columns"
+        )
+    for found, means in (
+        (unread, "cannot be read: the rewards of their prompts are missing. Repair or remove these rows"),
+        (sentences, "look like sentences, and few replies will be equal to them. Keep only the answers"),
+    ):
+        if found:
+            logger.warning("answer: %d of %d references %s. One is %.90r", len(found), len(sample), means, found[0])
+
+
 math_reward.reward_range = (0.0, 1.0)  # type: ignore[attr-defined]
+math_reward.check_column = check_references  # type: ignore[attr-defined]
 
 
 def _score(reply: str, reference: str) -> float | None:

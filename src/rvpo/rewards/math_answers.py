@@ -29,6 +29,8 @@ _ANSWER_LINE = re.compile(
     r"(?:(?:so|thus|hence|then|therefore),?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s*:|\s+is\b:?)\s*(.+)",
     re.IGNORECASE,
 )
+_PROSE = 3  # a reference with this many words is a sentence rather than an answer
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _ABSENT = frozenset(("nan", "nat", "<na>", "n/a", "null"))  # words that tables write for a missing value
 
 
@@ -105,6 +107,11 @@ def reference_answers(value: Any) -> list[str]:
     if _FLOAT.fullmatch(answer):
         answer = answer_text(float(answer))
     return [answer] if 0 < len(answer) <= MAX_ANSWER_CHARS else []
+
+
+def is_sentence(answer: str) -> bool:
+    """Return whether a reference is a sentence rather than an answer. Few replies will be equal to it."""
+    return len(_WORD.findall(answer)) >= _PROSE
 
 
 def joined(answers: list[str]) -> str | None:

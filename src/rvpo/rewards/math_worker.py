@@ -3,8 +3,8 @@ r"""The process that compares answers for :mod:`rvpo.rewards.math`: ``python -m 
 It reads one line ``[wanted, given]`` of JSON from stdin per comparison and answers ``true`` or ``false``, until stdin
 ends. Math-Verify decides, with these corrections:
 
-- Writing that misleads its grammar is replaced (:func:`as_meant`): ``42.``, ``1\,234\,567``, ``\mathrm{e}^2``, ``2 1/2``,
-  ``1.5e-3``, ``90°``.
+- Writing that misleads its grammar is replaced (:func:`as_meant`): ``42.``, ``1\,234\,567``, ``\mathrm{e}^2``,
+  ``2 1/2``, ``1.5e-3``, ``90°``.
 - Digits in two different bases are not equal (:func:`base_of`): Math-Verify ignores the base of ``1010_2``.
 - Numbers that it calls equal must be equal relative to their size, too (:func:`relatively_equal`). Math-Verify rounds
   to 6 digits after the point and treats values below 1e-15 as 0, so all small numbers would be equal.
