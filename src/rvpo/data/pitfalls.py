@@ -98,11 +98,10 @@ def _called_bad(entry: Row, labels: Sequence[Any]) -> list[str]:
     found = [word for word in words if _CALLED_BAD.fullmatch(word)]
     for key, value in entry.items():
         name = _words(key).removeprefix("is ")
-        if _CALLED_BAD.fullmatch(name) and _flag(value) is True:
-            found.append(key)
-        elif _CALLED_GOOD.fullmatch(name) and _flag(value) is False:
-            found.append(f"{key}: {value}")
-        elif name in _DIRECTIONS and (str(value).strip() in _MINUS or _CALLED_BAD.fullmatch(_words(str(value)))):
+        is_bad = _CALLED_BAD.fullmatch(name) and _flag(value) is True
+        is_not_good = _CALLED_GOOD.fullmatch(name) and _flag(value) is False
+        points_down = str(value).strip() in _MINUS or _CALLED_BAD.fullmatch(_words(str(value)))
+        if is_bad or is_not_good or (name in _DIRECTIONS and points_down):
             found.append(f"{key}: {value}")
     return found
 
