@@ -25,11 +25,9 @@ _COMMANDS = (
 )
 _CURRENCY = re.compile(r"[€£¥₹￥](?=\s*\d)|(?<=\d)\s*[€£¥₹￥¢]")  # as Math-Verify reads \$5
 _ROOT = re.compile(r"([√∛])\s*(\d+(?:\.\d+)?|[A-Za-z]|\([^()]*\)|\{[^{}]*\})")
-_RAISED, _LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "₀₁₂₃₄₅₆₇₈₉₊₋ₙ"
-_PLAIN = "0123456789+-n"
-_SCRIPTS = tuple(
-    (re.compile(f"[{small}]+"), mark, str.maketrans(small, _PLAIN)) for small, mark in ((_RAISED, "^"), (_LOWERED, "_"))
-)
+_RAISED, _LOWERED, _PLAIN = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n"
+_SCRIPTS = re.compile(f"[{_RAISED}]+|[{_LOWERED}]+")
+_FULL_SIZE = str.maketrans(_RAISED + _LOWERED, _PLAIN * 2)
 
 
 def as_latex(text: str) -> str:
@@ -44,8 +42,7 @@ def as_latex(text: str) -> str:
     if text.isascii():
         return text
     text = _CURRENCY.sub("", text)
-    for pattern, mark, plain in _SCRIPTS:
-        text = pattern.sub(lambda small, mark=mark, plain=plain: f"{mark}{{{small[0].translate(plain)}}}", text)
+    text = _SCRIPTS.sub(_script, text)
     text = _ROOT.sub(_root, "".join(map(_plain, text)))
     return text.translate(_SYMBOLS)
 
@@ -61,6 +58,11 @@ def _plain(char: str) -> str:
         return char
     above, line, below = unicodedata.normalize("NFKC", char).partition("\u2044")
     return f"\\frac{{{above}}}{{{below}}}" if line and below else above
+
+
+def _script(small: re.Match[str]) -> str:
+    mark = "^" if small[0][0] in _RAISED else "_"
+    return f"{mark}{{{small[0].translate(_FULL_SIZE)}}}"
 
 
 def _root(found: re.Match[str]) -> str:
