@@ -503,7 +503,7 @@ def test_fields_of_our_own_layout_need_no_id(tmp_path: Path):
     assert (second.id, second.scale) == ("c1", (1, 5))
 
 
-def test_keys_that_only_other_rows_have_are_no_criteria(tmp_path: Path):
+def test_keys_that_only_other_rows_have_do_not_count(tmp_path: Path):
     """Arrow gives every row of a table the keys of all rows."""
     rows = [{"prompt": "a", "rubric": {"dose": "Names it."}}, {"prompt": "b", "rubric": {"drug": "Names it."}}]
     read = load_prompts(write_parquet(tmp_path / "rows.parquet", rows))

@@ -27,7 +27,7 @@ _POLARITIES = {"good": ("good", "include", "positive"), "bad": ("bad", "avoid", 
 
 _CALLED_BAD = re.compile(
     r"(?:bad|minus|negatives?|pitfalls?|penalt(?:y|ies)|deductions?|demerits?|detrimental|undesir(?:able|ed)|unwanted"
-    r"|avoid|forbidden|prohibited|disallowed|violations?|(?:must|should|shall|do) not(?: (?:do|have|include))?)"
+    r"|avoid|forbidden|prohibited|disallowed|violations?|(?:must|should|do) not(?: (?:do|have|include))?)"
     r"(?: (?:criteri(?:a|on)|points?|items?|rubrics?|behaviou?rs?))?"
 )
 """Labels and flags of criteria that describe something bad."""

@@ -26,7 +26,7 @@ _LINK = re.compile(r"(?:[\s$,;]|\\[)(\]]|\\ |\band\b|\bor\b)+")
 _LONGEST_LINK = 24
 _DOLLAR = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")  # does not match in \\[2pt], which ends the row of a matrix
 _ANSWER_LINE = re.compile(
-    r"(?:(?:so|thus|hence|then|therefore),?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s*:|\s+is\b:?)\s*(.+)",
+    r"(?:(?:so|thus|then|therefore),?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s*:|\s+is\b:?)\s*(.+)",
     re.IGNORECASE,
 )
 _PROSE = 3  # a reference with this many words is a sentence rather than an answer
@@ -115,7 +115,7 @@ def is_sentence(answer: str) -> bool:
 
 
 def joined(answers: list[str]) -> str | None:
-    """Return several values as one answer; None if there are none, or if the answer is too long."""
+    """Return several values as one answer; None without a value, or if the answer is too long."""
     text = ", ".join(dict.fromkeys(answers))
     return text if 0 < len(text) <= MAX_ANSWER_CHARS else None
 

@@ -68,7 +68,7 @@ def as_meant(answer: str) -> str:
 
 
 def _mixed(number: re.Match[str]) -> str:
-    """Return a mixed number in LaTeX. With a numerator that is not smaller than the denominator, it is none."""
+    """Return a mixed number in LaTeX. Its numerator must be smaller than its denominator."""
     whole, above, below = number.groups()
     return f"{whole}\\frac{{{above}}}{{{below}}}" if int(above) < int(below) else number[0]
 
