@@ -419,3 +419,92 @@ def test_a_recipe_can_say_it_all(tmp_path: Path):
     section = DataSection.model_validate({"path": str(path), "layout": "rar", "pitfalls": "met_is_bad"})
     options = section.model_dump()
     assert load_prompts(options.pop("path"), **options).column_names == ["prompt", "rubric"]
+
+
+# --- what a criterion of any layout must not lose ---------------------------------------------------------------------
+
+
+def any_layout(tmp_path: Path, *criteria: Any, **options: Any) -> Rubric:
+    rows = [{"prompt": f"question {i}", "rubrics": list(criteria)} for i in range(2)]
+    return rubric(load_prompts(write_jsonl(tmp_path / "rows.jsonl", rows), **options)[0])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"is_penalty": "true"},
+        {"is_negative": 1},
+        {"Pitfall": "yes"},
+        {"penalty": -5},
+        {"is_positive": False},
+        {"positive": "no"},
+        {"desirable": 0},
+        {"sign": "-"},
+        {"sign": -1},
+        {"direction": "negative"},
+        {"kind": "Penalty"},
+        {"category": "Pitfalls"},
+        {"category": "Pitfall Criteria"},
+        {"type": "deduction"},
+        {"type": "must_not"},
+        {"tags": ["axis:accuracy", "kind:should-not-have"]},
+    ],
+    ids=str,
+)
+def test_a_criterion_that_is_called_bad_is_not_read_as_good(said: dict[str, Any], tmp_path: Path):
+    bad = {"criterion": "Recommends 10 g a day.", "points": 5, **said}
+    good = {"criterion": "Names the dose.", "points": 5, "is_penalty": "false", "penalty": 0, "sign": "+"}
+    with pytest.raises(ConfigError, match=r"field 'rubrics\[0\]': saw a criterion labelled .* set the option pitfalls"):
+        any_layout(tmp_path, bad, good)
+    read = any_layout(tmp_path, bad, good, pitfalls="met_is_bad")
+    assert [criterion.reward(1.0) for criterion in read.criteria] == [0.0, 1.0]
+    assert any_layout(tmp_path, {**bad, "points": -5}).criteria[0].reward(1.0) == 0.0, "the sign suffices"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"category": "Negation"}, {"type": "avoidance of jargon"}, {"is_positive": True}, {"sign": "+"}, {"penalty": ""}],
+    ids=str,
+)
+def test_other_labels_do_not_make_a_criterion_bad(said: dict[str, Any], tmp_path: Path):
+    assert any_layout(tmp_path, {"criterion": "Names the dose.", "points": 5, **said}).criteria[0].reward(1.0) == 1.0
+
+
+@pytest.mark.parametrize("key", ["pts", "value", "marks", "grade", "credit", "权重", "score_if_met", "delta"])
+def test_a_number_that_may_be_the_weight_is_not_ignored(key: str, tmp_path: Path):
+    criteria = [{"criterion": "Names the dose.", key: -3}, {"criterion": "Is short.", key: "2"}]
+    with pytest.raises(DataError, match=rf"'rubrics\[0\]\.{key}': saw a key that may be the weight; expected .*{key}"):
+        any_layout(tmp_path, *criteria)
+    read = any_layout(tmp_path, *criteria, rubric_keys={"weight": key})
+    assert [criterion.points for criterion in read.criteria] == [-3.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"name": "Accuracy", "weight": 2, "criteria": [{"text": "Names the dose."}, {"text": "Names the drug."}]},
+        {"criterion": "Is accurate.", "points": 2, "sub_criteria": ["Names the dose.", "Names the drug."]},
+        {"title": "Accuracy", "points": 2, "items": ["Names the dose.", "Names the drug."]},
+        {"title": "Accuracy", "points": 2, "checklist": json.dumps(["Names the dose.", "Names the drug."])},
+    ],
+    ids=str,
+)
+def test_criteria_inside_a_criterion_are_not_ignored(group: dict[str, Any], tmp_path: Path):
+    with pytest.raises(DataError, match="saw 2 criteria inside a criterion; expected one list; next step: "):
+        any_layout(tmp_path, group)
+    name = next(key for key in ("name", "criterion", "title") if key in group)
+    assert any_layout(tmp_path, group, rubric_keys={"text": name}).criteria[0].text == group[name]
+
+
+def test_fields_of_our_own_layout_need_no_id(tmp_path: Path):
+    rows = [{"text": "At most 80 words.", "rule": {"max_words": 80}}, {"text": "Is polite.", "scale": [1, 5]}]
+    first, second = any_layout(tmp_path, *rows, {"text": "Names the dose."}).criteria[:2]
+    assert (first.id, first.rule) == ("c0", {"max_words": 80})
+    assert (second.id, second.scale) == ("c1", (1, 5))
+
+
+def test_keys_that_only_other_rows_have_do_not_count(tmp_path: Path):
+    """Arrow gives every row of a table the keys of all rows."""
+    rows = [{"prompt": "a", "rubric": {"dose": "Names it."}}, {"prompt": "b", "rubric": {"drug": "Names it."}}]
+    read = load_prompts(write_parquet(tmp_path / "rows.parquet", rows))
+    assert [[criterion.id for criterion in rubric(row).criteria] for row in read] == [["dose"], ["drug"]]

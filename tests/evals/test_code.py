@@ -115,8 +115,12 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> InProcess:
         (LCB_FUNCTION, "leet_2", "class Solution:", ["public_1"]),
         (APPS, "7", "reads the input from stdin", ["test_1"]),
         (APPS | {"input_output": APPS_CALL}, "7", "def double(...):", ["test_1"]),
+        (APPS | {"starter_code": "class Solution:\n    def double(self, n):"}, "7", "reads the input from", ["test_1"]),
     ],
-    ids=["HumanEval", "MBPP", "MBPP sanitized", "LiveCodeBench", "LiveCodeBench function", "APPS", "APPS function"],
+    ids=[
+        *("HumanEval", "MBPP", "MBPP sanitized", "LiveCodeBench", "LiveCodeBench function"),
+        *("APPS", "APPS function", "APPS class"),
+    ],
 )  # fmt: skip
 def test_layouts(tmp_path: Path, row: dict[str, Any], id: str, says: str, tests: list[str]):
     [problem] = read(tmp_path, [row]).problems

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rvpo.errors import ConfigError, RewardError
+from rvpo.errors import ConfigError, DataError, RewardError
 from rvpo.rewards import math as module
 from rvpo.rewards.math import math_reward
+from rvpo.rewards.math_answers import boxed_answer
 from rvpo.rewards.math_worker import as_meant
 
 
@@ -74,6 +75,44 @@ EQUAL = [
     ("3 \\times 10^{-8}", "0.00000003"),
     ("9", "9\\%"),
     ("\\sqrt{2}\\cdot\\sqrt{2}-2", "0"),
+    # Characters that LaTeX writes with a command, in the reply and in the reference.
+    ("90", "90°"),
+    ("90°", "90^\\circ"),
+    ("30 ^ { \\circ }", "30"),
+    ("\\frac{1}{2}", "½"),
+    ("2½", "2.5"),
+    ("2√3", "2\\sqrt{3}"),
+    ("\\frac{\\sqrt{3}}{2}", "(√3)/2"),
+    ("∛8", "2"),
+    ("x^2", "x²"),
+    ("10⁻³", "0.001"),
+    ("x_1", "x₁"),
+    ("-5", "–5"),
+    ("5", "５"),
+    ("3.5", "٣٫٥"),
+    ("12", "१२"),
+    ("(1,2)", "（1，2）"),
+    ("5％", "5\\%"),
+    ("5", "€5"),
+    ("15", "3·5"),
+    ("x \\ge -\\infty", "x≥-∞"),
+    ("[1,2]", "x∈[1,2]"),
+    ("\\emptyset", "\\varnothing"),
+    ("\\{1,2\\}", "\\lbrace 1,2 \\rbrace"),
+    ("\\mathbb{R}", "\\mathbb R"),
+    # Numbers as people and programs write them.
+    ("2 1/2", "2.5"),
+    ("2.5", "2\\ 1/2"),
+    ("-2 1/2", "-2.5"),
+    ("100000", "1e5"),
+    ("1.5e-3", "0.0015"),
+    ("0.0000001", "1e-7"),
+    ("0.00001", "1E-5"),
+    ("2e-3", "2e - 3"),  # twice Euler's number less three
+    ("1000000", "1_000_000"),
+    ("0.5\\%", "0.5\\,\\%"),
+    ("1010_2", "1010_{2}"),
+    ("1010_2", "1010"),
 ]
 SMALL = [
     ("0.0000001", "0.0000002"),
@@ -90,6 +129,14 @@ SMALL = [
     ("0.0000001", "-0.0000001"),
 ]
 DIFFERENT = [("\\frac{1}{2}", "0.51"), ("(1,2]", "[1,2]"), ("A", "B"), ("\\pi", "3.14159"), ("x^2", "x^3"), ("2", "-2")]
+DIFFERENT += [
+    ("1010_2", "1010_3"),
+    ("12_{8}", "12_{9}"),
+    ("1", "1_000"),
+    ("3/2", "2 1/2"),
+    ("x_1", "x_2"),
+    ("21/2", "2½"),
+]
 
 
 @pytest.mark.parametrize(("wanted", "given", "reward"), [(*p, 1.0) for p in EQUAL] + [(*p, 0.0) for p in DIFFERENT])
@@ -130,22 +177,50 @@ def test_the_last_box_of_a_reply_counts(reply: str, reward: float) -> None:
     assert math_reward(reply, "5") == reward
 
 
+@pytest.mark.parametrize(
+    ("reply", "reward"),
+    [
+        ("$\\boxed{2}$ or $\\boxed{3}$", 1.0),
+        ("\\boxed{3}, \\boxed{2}", 1.0),
+        ("\\boxed{2, 3}", 1.0),
+        ("\\boxed{3}", 0.0),
+        ("\\boxed{2}, \\boxed{3}, \\boxed{4}", 0.0),
+        ("first \\boxed{7}, then \\boxed{2} and \\boxed{3}", 1.0),
+    ],
+)
+def test_boxes_next_to_each_other_are_one_answer(reply: str, reward: float) -> None:
+    """As in `rvpo eval math`: what is trained is what is measured."""
+    assert math_reward(reply, "2, 3") == reward
+
+
 def test_a_printed_brace_does_not_close_the_box() -> None:
     r"""\{ needs no partner: the box below ends after \right. only, and a \\ before a brace escapes nothing."""
-    assert module._boxed(r"\boxed{\left\{ x \right.} and }") == r"\left\{ x \right."
-    assert module._boxed(r"\boxed{a \\} and }") == r"a \\"
+    assert boxed_answer(r"\boxed{\left\{ x \right.} and }") == r"\left\{ x \right."
+    assert boxed_answer(r"\boxed{a \\} and }") == r"a \\"
 
 
 @pytest.mark.parametrize(
     "reference",
-    ["18", "$18$", " 18\n", "9 + 9 = 18, not 17\n#### 18", "17 is wrong. Thus $\\boxed{18}$, as 2 \\cdot 9 = 18."],
+    [
+        "18",
+        "$18$",
+        "\\[18\\]",
+        " 18\n",
+        "1.8e+1",
+        '["18"]',
+        "9 + 9\n#### 18\nThe answer is: 18",
+        "Add. The answer is 18.",
+        "9 + 9 = 18, not 17\n#### 18",
+        "17 is wrong. Thus $\\boxed{18}$, as 2 \\cdot 9 = 18.",
+    ],
 )
 def test_every_form_of_a_reference(reference: str) -> None:
     assert math_reward([boxed("18"), boxed("17")], [reference] * 2) == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
-    "reference", ["", "???", "\\frac{", "####", "\\boxed{}", "\\boxed{5", "so \\boxed 5", "9" * 1001]
+    "reference",
+    ["", "???", "\\frac{", "####", "\\boxed{}", "\\boxed{5", "so \\boxed 5", "9" * 1001, "nan", "N/A", "null"],
 )
 def test_a_reference_that_cannot_be_read_is_missing(reference: str) -> None:
     """None, not 0, for this row alone, whatever the reply."""
@@ -363,3 +438,26 @@ def test_a_worker_that_does_not_start_is_an_error_not_a_zero(monkeypatch: pytest
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
     with pytest.raises(RewardError, match="did not start"):
         math_reward(boxed("5"), "5")
+
+
+@pytest.mark.parametrize(
+    ("references", "line"),
+    [
+        (["5", "nan", "6"], "1 of 3 references cannot be read"),
+        (["5", "\\frac{", "6", "7"], "1 of 4 references cannot be read"),
+        (["5", "He walks to the shop first", "6"], "1 of 3 references look like sentences"),
+        (["5", "\\boxed{6}", "x #### 7"], ""),
+    ],
+)
+def test_references_are_checked_before_training(
+    references: list[str], line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    math_reward.check_column(references)  # type: ignore[attr-defined]
+    assert line in caplog.text
+    assert bool(line) == bool(caplog.text)
+
+
+@pytest.mark.parametrize("references", [["nan", "N/A", "5"], ["", "x \\boxed{", "5"], ["\\frac{"] * 500])
+def test_references_that_are_mostly_unreadable_are_refused_before_training(references: list[str]) -> None:
+    with pytest.raises(DataError, match=r"references that cannot be read, such as .*; expected .*; next step: "):
+        math_reward.check_column(references)  # type: ignore[attr-defined]

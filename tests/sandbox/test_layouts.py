@@ -175,3 +175,74 @@ def test_calls_are_compared_as_livecodebench_does():
             assert not passed
         else:
             assert passed
+
+
+@pytest.mark.parametrize(
+    ("code", "seen"),
+    [
+        ("", "it has no assertion"),
+        ("# assert f(1) == 2", "it has no assertion"),
+        ("f(1) == 2", "it has no assertion"),
+        ("print(f(1))", "it has no assertion"),
+        ("result = f(1)", "it has no assertion"),
+        ("assert True", "it has no assertion"),
+        ("for x in (1, 2):\n    print(f(x))", "it has no assertion"),
+        ("def test_f():\n    assert f(1) == 2", "functions that it never calls"),
+        ("class TestF:\n    def test_f(self):\n        assert f(1) == 2", "functions that it never calls"),
+        ("def check(candidate):\n    assert candidate(1) == 2", "functions that it never calls"),
+    ],
+)
+def test_a_test_that_passes_every_program_is_refused(code: str, seen: str):
+    for row in ({"test_list": ["assert f(1) == 2", code]}, {"test_list": ["assert f(1) == 2"], "test": code or "pass"}):
+        with pytest.raises(DataError, match=f"passes every program, because .*{seen}; expected one, such as"):
+            tests_of(row)
+
+
+@pytest.mark.parametrize(
+    "body", ["pass", "'Nothing yet.'", "return candidate(1) == 2", "print(candidate(1))", "assert True, 'fine'"]
+)
+def test_a_check_that_passes_every_program_is_refused(body: str):
+    for split in (False, True):
+        with pytest.raises(DataError, match="'check' passes every program, because it has no assertion"):
+            tests_of({"test": f"def check(candidate):\n    {body}\n", "entry_point": "f"}, split=split)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "assert f(1) == 2",
+        "if f(1) != 2:\n    raise AssertionError",
+        "for x in (1, 2):\n    with open('/dev/null'):\n        assert f(x)",
+        "try:\n    f(1)\nexcept ValueError:\n    pass",
+        "try:\n    x = f(1)\nexcept ValueError:\n    raise",
+        "match f(1):\n    case 2:\n        pass\n    case _:\n        raise ValueError",
+        "import numpy\nnumpy.testing.assert_equal(f(1), 2)",
+        "def check(g):\n    assert g(1) == 2\ncheck(f)",
+        "import unittest\nunittest.main()",
+    ],
+)
+def test_a_test_may_decide_in_any_way(code: str):
+    assert len(tests_of({"test_list": [code]})) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"func_name": "f"}, "names a function under 'func_name'; expected it under 'fn_name'. Rename"),
+        ({"entry_point": "f", "fn_name": None}, "names a function under 'entry_point'; expected it under 'fn_name'"),
+        ({"assert_case": ["assert f(1) == 2"]}, "assertions under 'assert_case'; expected only inputs and outputs"),
+    ],
+)
+def test_other_tests_next_to_inputs_and_outputs_are_refused(more: dict[str, Any], message: str):
+    value = {"inputs": ["1"], "outputs": ["2"]}
+    with pytest.raises(DataError, match=message):
+        tests_of({"input_output": json.dumps(value | more)})
+    assert len(tests_of({"input_output": value | {"assert_case": [""], "fn_name": ""}})) == 1
+
+
+@pytest.mark.parametrize("given", ["1\r\nab\r\n", ["1\r", "ab\r", ""]])
+def test_line_ends_of_windows_are_read_as_python_reads_them(given: Any):
+    [test] = tests_of({"input_output": {"inputs": [given], "outputs": ["2\r\n"]}})
+    assert test.stdin == "1\nab\n"
+    [test] = tests_of({"public_test_cases": json.dumps([{"input": "1\r\nab\r\n", "output": "2", "testtype": "stdin"}])})
+    assert test.stdin == "1\nab\n"

@@ -59,7 +59,7 @@ def _settings(entries: Sequence[Row], keys: Mapping[str, str], pitfalls: str | N
 def _rubric(place: Place, path: str, entries: Sequence[Row], row: Row, settings: Settings, reading: Reading) -> str:
     criteria = [read_criterion(place, f"{path}[{j}]", entry, settings, reading) for j, entry in enumerate(entries)]
     ids = [str(c["id"]) for c in criteria if c.get("id") not in (None, "")]
-    if len(set(ids)) < len(criteria) and not all(is_own(entry) for entry in entries):
+    if len(set(ids)) < len(criteria) and not all(is_own(entry) and "id" in entry for entry in entries):
         reading.made_ids += 1
         for j, criterion in enumerate(criteria):
             criterion["id"] = f"c{j}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rvpo.data.find_rubrics import TEXT_KEYS, WEIGHT_KEYS
+from rvpo.data.paths import plain
 from rvpo.data.pitfalls import give_polarity, named_polarity, rar_meaning
 from rvpo.data.records import Place, Row, check_unicode, shorten
 from rvpo.data.rubric_forms import is_number, number
@@ -26,6 +27,14 @@ RUBRIC_KEYS = ("rubric", "text", "weight", "label", "id")
 """Keys of the option ``rubric_keys``."""
 
 _TITLES = ("title", "name", "question")
+_MARKS_OF_OWN = {"id", "rule", "scale", "judge"}  # fields that only rvpo's own layout has in this form
+_NESTED = re.compile(r"(?:sub_?)?(?:rubrics?|criteria|criterions?|checklists?)", re.IGNORECASE)
+_MAY_WEIGH = re.compile(
+    r"pts|point|value|marks?|credits?|grade|coef(?:ficient)?|percent(?:age)?|worth|priority"
+    r"|severity|.*(?:分值|分数|权重).*",
+    re.IGNORECASE,
+)
+_SURELY_WEIGHS = re.compile(r"weight|points|score", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,9 @@ class Settings:
 
 
 def is_own(entry: Row) -> bool:
-    """Return whether a criterion has a text, an id and no fields other than those of rvpo's own layout."""
-    return isinstance(entry.get("text"), str) and "id" in entry and all(key in OWN_FIELDS for key in entry)
+    """Return whether a criterion has a text, a field that marks rvpo's own layout, and no fields of other layouts."""
+    known = isinstance(entry.get("text"), str) and all(key in OWN_FIELDS for key in entry)
+    return known and any(entry.get(key) is not None for key in _MARKS_OF_OWN)
 
 
 def read_criterion(place: Place, where: str, stored: Row, settings: Settings, reading: Reading) -> Row:
@@ -75,6 +85,8 @@ def read_criterion(place: Place, where: str, stored: Row, settings: Settings, re
             reading.weights.append(float(entry["points"]))
         return entry
     entry = {key: value for key, value in _with_annotations(stored).items() if value is not None}
+    if "text" not in settings.keys:
+        _refuse_group(place, where, entry)
     used: set[str] = set(VERIFIER_KEYS)
     text = _text(place, where, entry, settings, reading, used)
     criterion: Row = {"text": text}
@@ -94,6 +106,21 @@ def read_criterion(place: Place, where: str, stored: Row, settings: Settings, re
         criterion |= rar_meaning(place, where, text, criterion.get("points", 1.0), settings.pitfalls)
     reading.unread.update(key for key in entry if key not in used)
     return criterion
+
+
+def _refuse_group(place: Place, where: str, entry: Row) -> None:
+    """Refuse an entry that contains a list of criteria, because only its own text would be judged."""
+    has_text = any(isinstance(entry.get(key), str) for key in TEXT_KEYS)
+    for key, stored in entry.items():
+        listed = plain(stored)
+        if not isinstance(listed, list) or not any(isinstance(part, dict | str) for part in listed):
+            continue
+        if _NESTED.fullmatch(key) or (key == "items" and not has_text):
+            next_step = (
+                "write the criteria of all groups in one list, each with the name of its group as its category; or set "
+                "rubric_keys={'text': NAME} to judge each group as one criterion with the text under NAME"
+            )
+            raise place.error(f"{where}.{key}", f"{len(listed)} criteria inside a criterion", "one list", next_step)
 
 
 def _with_annotations(entry: Row) -> Row:
@@ -142,7 +169,7 @@ def _weigh(
     if "importance" in found and (len(found) > 1 or not is_number(found["importance"])):
         del found["importance"]
     if not found:
-        hint = next((key for key in entry if re.search(r"weight|points|score", key, re.IGNORECASE)), "")
+        hint = next((key for key, value in entry.items() if _may_weigh(key, value)), "")
         reading.unweighted.append((place, f"{where}.{hint}" if hint else where))
         return
     numbers = {key: number(place, f"{where}.{key}", value) for key, value in found.items()}
@@ -158,6 +185,13 @@ def _weigh(
     criterion["points"] = weight
     reading.note("weight", key)
     reading.weights.append(weight)
+
+
+def _may_weigh(key: str, value: Any) -> bool:
+    """Return whether a value may be the weight, to judge by its key, or because it is a negative number."""
+    if _SURELY_WEIGHS.search(key):
+        return True
+    return is_number(value) and (_MAY_WEIGH.fullmatch(key) is not None or float(value) < 0)
 
 
 def _label(

@@ -28,6 +28,7 @@ from rvpo.data.unread_pictures import check_numbered, check_unread
 from rvpo.data.whole_prompt import check_whole
 from rvpo.errors import ConfigError
 from rvpo.pictures import PLACEHOLDER
+from rvpo.text.numbers import answer_text
 
 RUBRIC = "rubric"
 """Name of the column with the rubric in the result."""
@@ -160,7 +161,7 @@ def _filled(row: Row, references: Mapping[str, str]) -> Row:
     for new_name, path in references.items():
         value = lookup(row, path)
         if value is not ABSENT:
-            filled[path] = prompts.answer_text(value) if new_name == "answer" else value
+            filled[path] = answer_text(value) if new_name == "answer" else value
     return filled
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rvpo.data.records import Place, Row, shorten
@@ -25,7 +25,17 @@ PITFALL_CHOICE = (
 
 _POLARITIES = {"good": ("good", "include", "positive"), "bad": ("bad", "avoid", "exclude", "negative")}
 
-_CALLED_BAD = {"negative", "pitfall", "penalty", "detrimental", "undesirable", "avoid"}
+_CALLED_BAD = re.compile(
+    r"(?:bad|minus|negatives?|pitfalls?|penalt(?:y|ies)|deductions?|demerits?|detrimental|undesir(?:able|ed)|unwanted"
+    r"|avoid|forbidden|prohibited|disallowed|violations?|(?:must|should|do) not(?: (?:do|have|include))?)"
+    r"(?: (?:criteri(?:a|on)|points?|items?|rubrics?|behaviou?rs?))?"
+)
+"""Labels and flags of criteria that describe something bad."""
+
+_CALLED_GOOD = re.compile(r"good|positive|desir(?:able|ed)|wanted|reward")
+_DIRECTIONS = ("sign", "direction", "valence", "kind", "sentiment")  # keys whose value says what is good
+_MINUS = ("-", "-1", "-1.0", "neg")
+_TRUE, _FALSE = ("true", "yes", "y", "t", "1"), ("false", "no", "n", "f", "0")
 
 REPAIR = "repair the row"
 
@@ -68,10 +78,7 @@ def give_polarity(place: Place, where: str, entry: Row, criterion: Row, pitfalls
     Raises:
         ConfigError: labels or flags say so, the weight is not negative, and the option ``pitfalls`` is not set.
     """
-    labels = [criterion.get("category"), *criterion.get("tags", ())]
-    words = {str(label).lower().rpartition(":")[2].strip() for label in labels if label}
-    flags = [key for key in entry if key.lower().removeprefix("is_") in _CALLED_BAD and entry[key] is True]
-    called = sorted(words & _CALLED_BAD) or flags
+    called = _called_bad(entry, [criterion.get("category"), *criterion.get("tags", ())])
     negative = criterion.get("points", 1.0) < 0
     if (negative and pitfalls is None) or not (negative or called):
         return
@@ -83,6 +90,33 @@ def give_polarity(place: Place, where: str, entry: Row, criterion: Row, pitfalls
         )
         raise ConfigError(str(place.error(where, seen, PITFALL_CHOICE, next_step)))
     criterion["polarity"] = PITFALLS[pitfalls]
+
+
+def _called_bad(entry: Row, labels: Sequence[Any]) -> list[str]:
+    """Return the labels, flags and directions of a criterion that say that it is about something bad."""
+    words = [_words(str(label).rpartition(":")[2]) for label in labels if label]
+    found = [word for word in words if _CALLED_BAD.fullmatch(word)]
+    for key, value in entry.items():
+        name = _words(key).removeprefix("is ")
+        is_bad = _CALLED_BAD.fullmatch(name) and _flag(value) is True
+        is_not_good = _CALLED_GOOD.fullmatch(name) and _flag(value) is False
+        points_down = str(value).strip() in _MINUS or _CALLED_BAD.fullmatch(_words(str(value)))
+        if is_bad or is_not_good or (name in _DIRECTIONS and points_down):
+            found.append(f"{key}: {value}")
+    return found
+
+
+def _words(text: str) -> str:
+    """Return a name or label in lower case, with single blanks between its words."""
+    return " ".join(re.split(r"[\s_-]+", text.strip().lower()))
+
+
+def _flag(value: Any) -> bool | None:
+    """Return whether a flag is set. Tables store it as a number or as text. None if the value is not a flag."""
+    if isinstance(value, int | float):
+        return bool(value)
+    word = value.strip().lower() if isinstance(value, str) else ""
+    return True if word in _TRUE else False if word in _FALSE else None
 
 
 def named_polarity(place: Place, where: str, value: Any) -> str:

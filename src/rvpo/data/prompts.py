@@ -7,9 +7,7 @@ answer and the turns before it are the prompt.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from rvpo.data.columns import PromptColumns
@@ -68,21 +66,6 @@ def with_system(row: Row, column: str, prompt: Any) -> Any:
         return chat
     begins = bool(chat) and isinstance(chat[0], dict) and chat[0].get("role") in ("system", "developer")
     return chat if begins else [{"role": "system", "content": text}, *chat]
-
-
-def answer_text(value: Any) -> Any:
-    """Return a number as text, and any other value unchanged. Whole numbers that a table stored as decimals are whole.
-
-    Example:
-        >>> answer_text(3.0), answer_text(0.5), answer_text("x")
-        ('3', '0.5', 'x')
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        # Not in the form 1e-07, which is not LaTeX.
-        return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
-    return str(value)
 
 
 def _is_chat(value: Any) -> bool:

@@ -64,6 +64,7 @@ def _listed(place: Place, path: str, value: Row, row: Row) -> Any:
     """Return the criteria of an object: one criterion, a list in it, lists by dimension, or one criterion per key."""
     if any(isinstance(value.get(key), str) for key in TEXT_KEYS):
         return [value]
+    value = {key: inner for key, inner in value.items() if inner is not None}  # Arrow adds the keys of other rows
     within = [key for key in _LIST_KEYS if isinstance(plain(value.get(key)), list)]
     if len(within) == 1:
         return plain(value[within[0]])

@@ -173,13 +173,13 @@ def _asked(place: Place, row: Row, layout: str, tests: Sequence[Test]) -> list[d
     elif layout == "mbpp":
         shown = plain(row["test_list"])
         text = _ASSERTS.format(text=prompt.strip(), tests="\n".join(shown))
+    elif tests[0].kind == "stdin":  # starter code of some rows of APPS is a class, which would read nothing from stdin
+        text = _STDIN.format(text=prompt.strip())
     elif isinstance(starter, str) and starter.strip():
         check_unicode(place, "starter_code", starter)
         text = _STARTER.format(text=prompt.strip(), starter=starter.rstrip())
-    elif tests[0].kind == "call":
-        text = _STARTER.format(text=prompt.strip(), starter=f"def {_function(row)}(...):")
     else:
-        text = _STDIN.format(text=prompt.strip())
+        text = _STARTER.format(text=prompt.strip(), starter=f"def {_function(row)}(...):")
     return [{"role": "user", "content": text}]
 
 

@@ -5,8 +5,9 @@ Each problem is asked several times. Metrics of a sample, averaged over the samp
 - ``avg@n``, 0 or 1: Math-Verify finds the reply's answer equal to the reference. It runs in the worker process of the
   reward ``math`` (:mod:`rvpo.rewards.math`), with the same limits. ``level:…`` and ``subject:…`` are the same metric
   for a part of the problems.
-- ``answered``, 0 or 1: the reply states an answer (:func:`rvpo.evals.answers.reply_answer`). A reply without an answer
-  is wrong, and so is an answer that takes longer to compare than the worker's limit: both depend on the model alone.
+- ``answered``, 0 or 1: the reply states an answer (:func:`rvpo.rewards.math_answers.reply_answer`). A reply without an
+  answer is wrong, and so is an answer that takes longer to compare than the worker's limit: both depend on the model
+  alone.
 
 Metrics of a problem: ``pass@k``, unbiased, for several k (:func:`rvpo.statistics.pass_at_k`), and ``majority@n``:
 whether the answer that most samples give is right. A sample without a reply, or whose comparison failed, is missing. A
@@ -23,7 +24,6 @@ from typing import Any
 
 from rvpo.data.records import with_system_prompt
 from rvpo.errors import ConfigError
-from rvpo.evals.answers import reply_answer
 from rvpo.evals.items import Generation, Item, Key, Message, Reply, Scored
 from rvpo.evals.math_data import read_questions, require_readable
 from rvpo.evals.samples import Rows, Sampling, add, by_item, notes_on_answers, notes_on_samples, with_pass_at
@@ -31,6 +31,7 @@ from rvpo.evals.votes import majority
 from rvpo.extras import install_command, installed
 from rvpo.files import digest
 from rvpo.rewards.math import answers_equal
+from rvpo.rewards.math_answers import reply_answer
 
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
 _WITH_WORD = re.compile(r"([-+\\$\d.,/ ]*\d)\s*[A-Za-z]{2,}")  # 5 eggs; not 2x

@@ -20,12 +20,11 @@ from rvpo.data.prompts import read_prompt, with_system
 from rvpo.data.records import Place, Row, check_prompt, check_unicode, shorten, source_error
 from rvpo.data.whole_prompt import check_whole
 from rvpo.errors import DataError
-from rvpo.evals.answers import HASHES, joined, reference_answers
 from rvpo.evals.items import Message
 from rvpo.evals.pictures import refuse_pictures
 from rvpo.evals.row_ids import id_column
 from rvpo.files import digest
-from rvpo.rewards.math import BOX
+from rvpo.rewards.math_answers import BOX, HASHES, is_sentence, joined, reference_answers
 
 ANSWERS = (
     "answer", "final_answer", TRUTH, "expected_answer", "reference_answer", "ground_truth", "correct_answer",
@@ -38,8 +37,6 @@ LABELS = {"level": ("level", "difficulty"), "subject": ("subject", "type", "subf
 """Label -> columns that may hold it. In MATH, ``type`` is the subject."""
 
 MOST_LABELS = 20  # a label with more different values gets no metrics
-_PROSE = 3  # a reference with this many words is a sentence rather than an answer
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +174,7 @@ def _answer(place: Place, row: Row, path: str, notes: _Notes) -> str:
         raise place.error(path, seen, expected, "repair or remove the row, or name another column with --answer-column")
     check_unicode(place, path, answer)
     notes.lists += len(set(found)) > 1
-    notes.sentences += not stated and len(_WORD.findall(answer)) >= _PROSE
+    notes.sentences += not stated and is_sentence(answer)
     return answer
 
 

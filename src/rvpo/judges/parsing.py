@@ -25,8 +25,16 @@ _OBJECT = re.compile(r'\{[^][{}"]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^][{}"]*+)*+\}
 _BEGINS = re.compile(r"(?:\A|\n|[.!?:])[ \t]*+\Z")  # text before an object that begins a line or a sentence
 _DECODER = json.JSONDecoder(strict=False)
 _FENCE = re.compile(r"```[\w-]*+\s*+(.*?)```", re.DOTALL)
-_THOUGHT_ENDS = ("</think>", "</thinking>", "</reasoning>")
-_THOUGHT_BEGINS = ("<think>", "<thinking>", "<reasoning>")
+# Marks of thoughts, as servers without a parser for the model return them: DeepSeek, Qwen; Gemma; Mistral; Kimi; Seed;
+# gpt-oss.
+_THOUGHT_ENDS = (
+    *("</think>", "</thinking>", "</reasoning>", "</thought>", "[/THINK]", "◁/think▷", "</seed:think>"),
+    "<|channel|>final<|message|>",
+)
+_THOUGHT_BEGINS = (
+    *("<think>", "<thinking>", "<reasoning>", "<thought>", "[THINK]", "◁think▷", "<seed:think>"),
+    "<|channel|>analysis<|message|>",
+)
 
 
 class MalformedError(ValueError):
@@ -143,7 +151,11 @@ def _objects(text: str, keys: Sequence[str]) -> list[str]:
         if start < 0:
             return found
         try:
-            _, end = _DECODER.raw_decode(text, start)
+            value, end = _DECODER.raw_decode(text, start)
+            if _holds_verdict_around_another(value, keys):
+                raise MalformedError("a verdict inside another verdict")
+        except MalformedError:
+            raise
         except (ValueError, RecursionError):
             match = _OBJECT.match(text, start)  # braces that are not JSON, such as {this}
             if match is None:
@@ -157,6 +169,22 @@ def _objects(text: str, keys: Sequence[str]) -> list[str]:
     if start >= 0:
         raise MalformedError(f"more than {MAX_OBJECTS} braces")
     return found
+
+
+def _holds_verdict_around_another(value: Any, keys: Sequence[str]) -> bool:
+    """Return whether an object with one of the keys contains another such object, however deep."""
+    levels = [(value, False)]
+    while levels:
+        inner, is_within = levels.pop()
+        if isinstance(inner, dict):
+            has_key = any(key in inner for key in keys)
+            if has_key and is_within:
+                return True
+            is_within = is_within or has_key
+            inner = list(inner.values())
+        if isinstance(inner, list):
+            levels += [(part, is_within) for part in inner]
+    return False
 
 
 def _parsed(candidate: str, keys: Sequence[str]) -> dict[str, Any] | None:

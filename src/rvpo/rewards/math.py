@@ -1,5 +1,7 @@
 r"""Verifiable maths: 1 if the last ``\boxed{…}`` of a reply equals the reference answer, else 0.
 
+Replies and references are read by :mod:`rvpo.rewards.math_answers`, as in ``rvpo eval math``.
+
 Equality is decided by Hugging Face's Math-Verify (``math-verify``, extra ``math``), which turns LaTeX into sympy: 1/2,
 0.5 and \frac{1}{2} are equal, and so are (x+1)^2 and x^2+2x+1. Its parser of plain expressions is not used, because it
 ends in ``eval``. The LaTeX parser is a grammar.
@@ -23,26 +25,25 @@ import importlib.util
 import json
 import logging
 import os
-import re
 import select
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, overload
 
-from rvpo.errors import ConfigError, RewardError
+from rvpo.errors import ConfigError, DataError, RewardError
 from rvpo.forks import Forkable, disconnect
+from rvpo.rewards.math_answers import boxed_answer, is_sentence, stated_answer
 from rvpo.rewards.rubric.texts import completion_text
 
 logger = logging.getLogger(__name__)
 
-MAX_ANSWER_CHARS = 1000  # maximum length of an answer between the braces; the longest in MATH have about 150
 CPU_SECONDS = 2.0  # CPU time limit per comparison; most take milliseconds, the first ones of a worker up to 0.5 s
 WALL_SECONDS = 120.0  # wall-clock limit, for a worker that is paused from outside
-BOX = "\\boxed{"
-_EMPTY_BOX = re.compile(r"\\boxed\{\s*\}")
+CHECKED = 200  # maximum number of references that are checked before training
 TRIES = 3  # attempts at a comparison whose worker was ended from outside
 END_SECONDS = 1.0  # time in which a worker should end after it closed its output
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE}
@@ -61,7 +62,8 @@ def math_reward(completions: Any, answer: Any, **_: object) -> Any:
     Args:
         completions: one reply, or N (:data:`Completions`).
         answer: reference, or N: LaTeX without dollar signs (answers of MATH), or a solution that ends in ``\boxed{…}``
-            (MATH) or in ``#### …`` (GSM8K). Other keyword arguments, which TRL passes, are ignored.
+            (MATH) or in ``#### …`` (GSM8K), or a JSON list of several answers, which a reply must all give. Other
+            keyword arguments, which TRL passes, are ignored.
 
     Returns:
         0.0 or 1.0, or a list of N; None (missing) if the reference cannot be read or compared with itself, or if the
@@ -87,14 +89,39 @@ def math_reward(completions: Any, answer: Any, **_: object) -> Any:
     return [_score(completion_text(reply), reference) for reply, reference in zip(completions, answer, strict=True)]
 
 
+def check_references(references: Sequence[str]) -> None:
+    """Check the references of the data before training: a sample of at most ``CHECKED``.
+
+    Raises:
+        DataError: more than half of the sample cannot be read. Their rewards would be missing.
+    """
+    sample = list(references)[:: max(1, len(references) // CHECKED)][:CHECKED]
+    answers = {reference: stated_answer(reference) for reference in sample}
+    unread = [one for one in sample if (stated := answers[one]) is None or not answers_equal(stated, stated)]
+    sentences = [one for one in sample if one not in unread and is_sentence(answers[one] or "")]
+    if 2 * len(unread) > len(sample):
+        raise DataError(
+            f"answer: saw {len(unread)} of {len(sample)} references that cannot be read, such as {unread[0][:90]!r}; "
+            "expected LaTeX, or solutions that end in \\boxed{…} or #### …; next step: name the column with the "
+            "answers in reference_columns"
+        )
+    for found, means in (
+        (unread, "cannot be read: the rewards of their prompts are missing. Repair or remove these rows"),
+        (sentences, "look like sentences, and few replies will be equal to them. Keep only the answers"),
+    ):
+        if found:
+            logger.warning("answer: %d of %d references %s. One is %.90r", len(found), len(sample), means, found[0])
+
+
 math_reward.reward_range = (0.0, 1.0)  # type: ignore[attr-defined]
+math_reward.check_column = check_references  # type: ignore[attr-defined]
 
 
 def _score(reply: str, reference: str) -> float | None:
     wanted = stated_answer(reference)
     if wanted is None or not answers_equal(wanted, wanted):
         return None
-    given = _boxed(reply)
+    given = boxed_answer(reply)
     if given is None:
         return 0.0
     equal = answers_equal(wanted, given)
@@ -121,51 +148,6 @@ def answers_equal(wanted: str, given: str) -> bool | None:
         return _equal(wanted, given)
     except _UndecidedError:
         return None
-
-
-def stated_answer(reference: str) -> str | None:
-    r"""Return the answer in a reference; None if it is empty, too long, or in a box without braces.
-
-    Example:
-        >>> stated_answer("So it is 6 * 7. #### 42"), stated_answer(r"Thus \boxed{\frac{1}{2}}.")
-        ('42', '\\frac{1}{2}')
-    """
-    if "\\boxed" in reference:
-        return _boxed(reference)
-    answer = reference.rpartition("####")[2].strip().strip("$").strip()
-    return answer if 0 < len(answer) <= MAX_ANSWER_CHARS else None
-
-
-def _boxed(text: str) -> str | None:
-    r"""Return the content of the last ``\boxed{…}``; None if it is absent, not closed, or too long."""
-    start = last_box(text)
-    found = None if start < 0 else read_box(text, start)
-    return found and found[0]
-
-
-def last_box(text: str) -> int:
-    r"""Return the position of the last box, or -1. ``\boxed{}`` is skipped, because it only mentions boxes."""
-    start = text.rfind(BOX)
-    while start >= 0 and _EMPTY_BOX.match(text, start):
-        start = text.rfind(BOX, 0, start)
-    return start
-
-
-def read_box(text: str, start: int) -> tuple[str, int] | None:
-    r"""Return the content of the ``\boxed{…}`` that begins at ``start``, and the position after it.
-
-    Return None if it is empty, not closed, or longer than ``MAX_ANSWER_CHARS``.
-    """
-    start += len(BOX)
-    depth, escaped = 1, False
-    for end, char in enumerate(text[start : start + MAX_ANSWER_CHARS + 1], start):
-        if not escaped:  # \{ and \} are printed braces, which need not be balanced: \left\{ … \right.
-            depth += (char == "{") - (char == "}")
-            if depth == 0:
-                answer = text[start:end].strip()
-                return (answer, end + 1) if answer else None
-        escaped = char == "\\" and not escaped
-    return None
 
 
 @lru_cache(maxsize=8192)  # each reference is compared G times per step, and again in every epoch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,6 +48,34 @@ def needs_of(code: str) -> Needs:
     } - bound  # fmt: skip
     foreign = {name for name in free if not hasattr(builtins, name)}
     return Needs(() if foreign else _tested(tree, free), _shared(tree, foreign))
+
+
+def decides(body: Sequence[ast.stmt]) -> bool:
+    """Return whether running statements can fail a program: they assert, raise, or call something but ``print``.
+
+    The bodies of functions and classes do not run by themselves, so they do not count.
+    """
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        if isinstance(node, ast.Raise) or (isinstance(node, ast.Assert) and not _always_holds(node.test)):
+            return True
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Await) and not _prints(node.value):
+            return True
+        inner = [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt)]
+        handlers = [part for handler in getattr(node, "handlers", ()) for part in handler.body]
+        cases = [part for case in getattr(node, "cases", ()) for part in case.body]
+        if decides([*inner, *handlers, *cases]):
+            return True
+    return False
+
+
+def _always_holds(test: ast.expr) -> bool:
+    return isinstance(test, ast.Constant) and bool(test.value)
+
+
+def _prints(value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "print"
 
 
 def parsed(code: str, what: str) -> ast.Module:

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rvpo.errors import DataError
-from rvpo.sandbox.analysis import parsed
+from rvpo.sandbox.analysis import decides, parsed
 from rvpo.sandbox.cases import LENIENT, STRICT, arguments, as_list, called, loaded, results, unpacked
 from rvpo.sandbox.granted import GRANTED
 from rvpo.sandbox.outcomes import Test
@@ -103,6 +103,7 @@ def _humaneval(row: Mapping[str, Any], split: bool) -> list[Test]:
     check = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)
     if check is None:
         raise DataError("column 'test' defines no function 'check'; expected one, as in HumanEval. Correct it")
+    _require_decision("check", check.body)
     if not split:
         return [Test("check", "call", code=f"{code}\ncheck({entry})\n", setup=setup)]
     whole = list(check.body)
@@ -112,6 +113,21 @@ def _humaneval(row: Mapping[str, Any], split: bool) -> list[Test]:
         check.body = [node for j, node in enumerate(whole) if j in own or j not in kept]
         tests.append(Test(f"test_{number}", "call", code=f"{ast.unparse(tree)}\ncheck({entry})\n", setup=setup))
     return tests
+
+
+def _require_decision(name: str, body: Sequence[ast.stmt]) -> None:
+    """Refuse a test that every program passes.
+
+    Raises:
+        DataError: the statements assert nothing when they run.
+    """
+    if decides(body) or (body and all(isinstance(node, ast.Import | ast.ImportFrom) for node in body)):
+        return  # a test of nothing but imports fails where they fail
+    inside = any(map(_asserts, body))
+    seen = "its assertions are in functions that it never calls" if inside else "it has no assertion"
+    raise DataError(
+        f"test {name!r} passes every program, because {seen}; expected one, such as `assert f(1) == 2`. Correct the row"
+    )
 
 
 def _groups(body: Sequence[ast.stmt], kept: Sequence[int]) -> list[set[int]]:
@@ -164,7 +180,7 @@ def _mbpp(row: Mapping[str, Any]) -> list[Test]:
     named += [("plus", code)] if (code := _text(row, "test", "")).strip() else []
     found = []
     for name, code in named:
-        parsed(code, f"test {name!r}")
+        _require_decision(name, parsed(code, f"test {name!r}").body)
         found.append(Test(name, "call", code=f"{before}\n{code}\n"))
     return found
 
@@ -185,6 +201,7 @@ def _input_output(row: Mapping[str, Any]) -> list[Test]:
     inputs, outputs = (as_list(value.get(key), key) for key in ("inputs", "outputs"))
     if len(inputs) != len(outputs):
         raise DataError(f"{len(inputs)} inputs and {len(outputs)} outputs; expected one output each. Correct the row")
+    _refuse_other_tests(value)
     name = value.get("fn_name")
     pairs = enumerate(zip(inputs, outputs, strict=True), 1)
     if name in (None, ""):
@@ -195,10 +212,26 @@ def _input_output(row: Mapping[str, Any]) -> list[Test]:
     ]
 
 
+def _refuse_other_tests(value: Mapping[str, Any]) -> None:
+    """Refuse assertions next to inputs and outputs, and the name of a function under another key than ``fn_name``.
+
+    Raises:
+        DataError: there is one of them. Without it, the tests would ask for something else.
+    """
+    if any(value.get("assert_case") or ()):
+        raise DataError(
+            "input_output has assertions under 'assert_case'; expected only inputs and outputs. Write them as "
+            "test_list, the layout mbpp"
+        )
+    for key in ("func_name", "function_name", "method_name", "entry_point"):
+        if value.get(key) and not value.get("fn_name"):
+            raise DataError(f"input_output names a function under {key!r}; expected it under 'fn_name'. Rename the key")
+
+
 def _printed(name: str, given: Any, wanted: Any, *, close: bool) -> Test:
-    return Test(
-        name, "stdin", stdin=_lines(given, "input"), expected=_lines(wanted, "output"), setup=GRANTED, close=close
-    )
+    # As Python's own stdin does: with line ends of Windows, each input() would end with "\r".
+    stdin = _lines(given, "input").replace("\r\n", "\n")
+    return Test(name, "stdin", stdin=stdin, expected=_lines(wanted, "output"), setup=GRANTED, close=close)
 
 
 def _lines(value: Any, what: str) -> str:

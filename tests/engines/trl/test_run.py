@@ -328,6 +328,17 @@ def test_column_that_a_reward_needs(inputs: Path, tmp_path: Path, section: str):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("reward", ["math", "{function: math, name: right}"])
+def test_references_that_the_reward_cannot_read(inputs: Path, tmp_path: Path, reward: str):
+    """Every reward would be missing, which is found before a model is loaded."""
+    rows = [{"prompt": word, "answer": "N/A"} for word in NOUNS]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    options = [f"output={tmp_path / 'runs'}", f"rewards=[{reward}]", f"data.path={tmp_path / 'rows.jsonl'}"]
+    with pytest.raises(DataError, match="answer: saw 6 of 6 references that cannot be read, such as 'N/A'; expected"):
+        train_recipe(load_recipe(inputs, options))
+    assert not (tmp_path / "runs").exists()
+
+
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
 

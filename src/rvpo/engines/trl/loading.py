@@ -133,7 +133,7 @@ def check_columns(
 
 
 def check_judges(functions: Sequence[RewardFunction], datasets: Sequence[Any]) -> None:
-    """Check all rubrics and reference replies, and send each judge a small question, before anything slow begins.
+    """Check all rubrics and references, and send each judge a small question, before anything slow begins.
 
     Raises:
         ConfigError: a judge cannot decide a criterion, or reads only text and the prompts have pictures.
@@ -147,6 +147,11 @@ def check_judges(functions: Sequence[RewardFunction], datasets: Sequence[Any]) -
                 for column in function.needed_columns:
                     function.check_column(dataset[column])
             asyncio.run(function.check())
+        elif (check := getattr(function, "check_column", None)) is not None:
+            for dataset in datasets:
+                for column in needed_arguments(function):
+                    if column in dataset.column_names:
+                        check(dataset[column])
 
 
 def load_benchmarks(section: EvalsSection | None, folder: Path) -> tuple[dict[str, Benchmark], dict[str, Generation]]:

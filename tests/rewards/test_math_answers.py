@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rvpo.evals.answers import joined, reference_answers, reply_answer
+from rvpo.rewards.math_answers import joined, reference_answers, reply_answer
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,15 @@ def test_hostile_replies_are_read_at_once(hostile: str):
         ([["1"]], []),
         (r"unclosed \boxed{1", []),
         ("9" * 1001, []),
+        ("9 + 9\n#### 18\nThe answer is: 18", ["18"]),  # MetaMathQA
+        ("We add both. Then the answer is $18$.", ["18."]),
+        ("Final answer: 18", ["18"]),
+        ("The answer is not unique", ["not unique"]),
+        ("nan", []),
+        ("N/A", []),
+        ("<NA>", []),
+        (["1", "nan"], []),
+        ("None", ["None"]),  # an answer: none of the numbers
     ],
 )
 def test_references(reference: object, answers: list[str]):
