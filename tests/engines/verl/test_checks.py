@@ -163,9 +163,7 @@ def with_pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("option", ["train_files", "val_files"])
-def test_pictures_that_verl_cannot_read_are_refused(
-    option: str, with_pictures: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_pictures_that_verl_cannot_read_are_refused(option: str, with_pictures: Path, monkeypatch: pytest.MonkeyPatch):
     """verl itself would leave out every row, or go on without the model's processor."""
     monkeypatch.setitem(sys.modules, "torchvision", None)  # as where it is not installed
     given = config(*OURS)

@@ -12,12 +12,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from rig.pictures import COLOURS
 from rig.run import GENERATIONS, PROMPTS, Run, pictures, tensor, train
-from rig.sampling import Request, picture_tokens, step
-
-pytest.importorskip("PIL")
-from PIL import Image
+from rig.sampling import Request, picture_tokens
+from rig.sampling import step as sample
 
 import rvpo
 from rvpo.logs.open import open_run
@@ -71,7 +70,7 @@ def test_with_another_picture_the_probabilities_are_others(trained: Run):
     def log_prob(colour: str) -> float:
         shown: Any = pixels([Image.open(io.BytesIO(drawing(colour, (56, 28))))], return_tensors="pt")
         request = Request([picture, picture], 1, seed=0, pictures=dict(shown))
-        step(model, [request], eos=0)
+        sample(model, [request], eos=0)
         return request.log_probs[0]
 
     assert abs(log_prob("red") - log_prob("blue")) > 1e-3  # far above what the actor may differ by

@@ -32,7 +32,7 @@ def record_pictures(sessions: Sessions, partition: str, dump: Path) -> list[list
         One list per session: digests in order, None for a picture that is not a Pillow image.
     """
     groups = sessions.groups.tolist()
-    first = {group: key for group, key in zip(reversed(groups), reversed(sessions.keys), strict=True)}
+    first = dict(zip(reversed(groups), reversed(sessions.keys), strict=True))  # the first session of a prompt wins
     data = tq.kv_batch_get(keys=list(first.values()), partition_id=partition, select_fields=["raw_prompt"])
     prompts = zip(first, list(data["raw_prompt"]), strict=True)
     found = {

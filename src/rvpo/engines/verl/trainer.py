@@ -58,8 +58,8 @@ class ChannelAdvantages:
 
     It logs the same metrics as ``RVPOTrainer`` for TRL, under the same names (``rvpo/{name}/mean`` …). It saves the
     method's memory as ``rvpo_state.json`` in verl's checkpoints. If ``trainer.rollout_data_dir`` is set, it writes
-    every channel of every completion into the folder ``channels`` there, and small copies of the pictures of the prompts
-    into the folder ``pictures``.
+    every channel of every completion into the folder ``channels`` there, and small copies of the prompts' pictures into
+    the folder ``pictures``.
     """
 
     def __init__(self, config: DictConfig) -> None:

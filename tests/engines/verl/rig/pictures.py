@@ -1,7 +1,7 @@
-"""A vision-language model of 30,000 random weights, questions on pictures in verl's format, and parts that read them.
+"""A vision-language model of 98,000 random weights, questions on pictures in verl's format, and parts that read them.
 
-The task: say which of eight colours the picture has, as ``\\boxed{i}``, which is one token. The questions are one text, so
-only the picture says what is right. The reward is ours for mathematics.
+The task: say which of eight colours the picture has, as ``\\boxed{i}``, which is one token. All questions are the same
+text, so only the picture says what is right. The reward is ours for mathematics.
 
 verl and transformers read pictures by ``qwen-vl-utils`` and ``torchvision``. Where these are not installed,
 :class:`Pictures` and :class:`Qwen2VLProcessor` do the same with Pillow: the rest of verl does not notice.
