@@ -78,7 +78,6 @@ CAPABILITIES = (
     Capability("rvpo.advantages (the algorithm)", ("torch",), ".[torch]"),
     Capability("rvpo.trl, rvpo train (TRL engine)", ("trl", "transformers", "datasets"), ".[trl]"),
     Capability("rvpo.verl (verl engine)", ("verl", "TransferQueue", "hydra-core"), ".[verl]"),
-    Capability("rvpo.verl with pictures", ("qwen-vl-utils", "torchvision"), ".[verl-pictures]"),
     Capability("rubric rewards with a server or rules", ("aiohttp", "jsonschema", "regex"), ".[judge]"),
     Capability("rubric rewards with a local judge", ("transformers", "jsonschema", "regex"), ".[trl,judge]"),
     Capability("reward code on a Sandbox Fusion server", ("aiohttp",), ".[code]"),
@@ -94,6 +93,7 @@ CAPABILITIES = (
     Capability("model.peft in a recipe (LoRA)", ("peft",), ".[trl]"),
     Capability("model.gguf_file in a recipe", ("gguf",), ".[gguf]"),
     Capability("prompts with pictures", ("pillow",), ".[pictures]"),
+    Capability("rvpo.verl with pictures", ("verl", "torchvision", "qwen-vl-utils"), ".[verl,vision]"),
     Capability("trainer.use_vllm in a recipe (a GPU)", ("vllm",), "trl[vllm]"),
 )
 
@@ -289,12 +289,8 @@ def install_command(*extras: str) -> str:
         >>> install_command("report").startswith("pip install ")
         True
     """
-    command = _command(f"[{','.join(extras)}]", "constraints-verl.txt" if _of_verl(extras) else constraints())
+    command = _command(f"[{','.join(extras)}]", "constraints-verl.txt" if "verl" in extras else constraints())
     return f"{command} in the clone" if in_clone() else command
-
-
-def _of_verl(extras: tuple[str, ...]) -> bool:
-    return any(extra.startswith("verl") for extra in extras)
 
 
 def _command(extras: str, file: str) -> str:

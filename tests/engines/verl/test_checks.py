@@ -170,7 +170,7 @@ def test_pictures_that_verl_cannot_read_are_refused(option: str, with_pictures: 
     given.data.train_files = given.data.val_files = str(with_pictures.parent / "none.parquet")
     check_pictures(given)
     given.data[option] = [str(with_pictures)]
-    told = rf"data.{option} names .*train.parquet.*column 'images'.*torchvision.*pip install .*verl-pictures\]'"
+    told = rf"data.{option} names .*train.parquet.*column 'images'.*torchvision.*pip install .*verl,vision\]'"
     with pytest.raises(ConfigError, match=told):
         check_pictures(given)
     given.data.custom_cls.path = "own.py"  # a data set of the user's own may need neither

@@ -82,7 +82,7 @@ def check_pictures(config: DictConfig) -> None:
                 raise ConfigError(
                     f"data.{option} names {file}, which has pictures (column {key!r}), but verl cannot read them "
                     f"here: {problem}. Expected qwen-vl-utils, and a torchvision built for the installed torch: "
-                    f"{install_command('verl-pictures')}"
+                    f"{install_command('verl', 'vision')}"
                 )
             return
 

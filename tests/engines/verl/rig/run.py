@@ -148,7 +148,7 @@ def pictures(folder: Path) -> list[str]:
     task = folder.resolve() / "task"
     if not (task / "pictures.parquet").exists():
         write_task(task)
-    own = [] if is_whole() else [f"data.custom_cls.path={HERE / 'pictures.py'}", "data.custom_cls.name=Pictures"]
+    own = [] if is_whole() else ["data.custom_cls.path=pkg://rig.pictures", "data.custom_cls.name=Pictures"]
     return [
         *own,
         f"data.train_files={task / 'pictures.parquet'}",
