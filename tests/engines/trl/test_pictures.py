@@ -233,7 +233,7 @@ def test_a_processor_that_needs_torchvision_says_so(tmp_path: Path):
     tiny_vision_model.model("qwen2_vl").config.save_pretrained(tmp_path)
     tiny_vision_model.tokenizer().save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "Qwen2VLImageProcessor"}')
-    with pytest.raises(ConfigError, match=r"reads with torchvision; expected .* pip install .*\[vision\]'"):
+    with pytest.raises(ConfigError, match=r"reads them with torchvision; expected .* pip install .*\[vision\]'"):
         load_processor(ModelSection(path=str(tmp_path)))
 
 

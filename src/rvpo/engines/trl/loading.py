@@ -198,8 +198,8 @@ def load_processor(section: ModelSection) -> Any:
     except (OSError, ValueError, ImportError) as error:
         if isinstance(error, ImportError) and "torchvision" in str(error).lower():
             raise ConfigError(
-                f"the prompts have pictures, which the processor of model.path {section.path!r} reads with torchvision; "
-                f"expected a torchvision built for the installed torch: {install_command('vision')}"
+                f"the prompts have pictures, and the processor of model.path {section.path!r} reads them with "
+                f"torchvision; expected a torchvision built for the installed torch: {install_command('vision')}"
             ) from error
         raise ConfigError(
             f"the prompts have pictures, and transformers finds no processor at model.path {section.path!r}; expected "

@@ -125,6 +125,6 @@ class Pictures(RLHFDataset):
 
 
 def register() -> None:
-    """Let ``AutoProcessor`` find the processor without torchvision, where there is none."""
+    """Let ``AutoProcessor`` find the processor without torchvision, if it is not installed."""
     if not is_whole():
         transformers.AutoProcessor.register(transformers.Qwen2VLConfig, Qwen2VLProcessor, exist_ok=True)
