@@ -93,6 +93,7 @@ CAPABILITIES = (
     Capability("model.peft in a recipe (LoRA)", ("peft",), ".[trl]"),
     Capability("model.gguf_file in a recipe", ("gguf",), ".[gguf]"),
     Capability("prompts with pictures", ("pillow",), ".[pictures]"),
+    Capability("rvpo.verl with pictures", ("verl", "torchvision", "qwen-vl-utils"), ".[verl,vision]"),
     Capability("trainer.use_vllm in a recipe (a GPU)", ("vllm",), "trl[vllm]"),
 )
 

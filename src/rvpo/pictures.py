@@ -12,6 +12,7 @@ import base64
 import hashlib
 import io
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,26 @@ def record(image: Image, folder: Path) -> str:
     with suppress(FileNotFoundError), whole(path) as partial:  # another process may write the same one
         partial.write_bytes(content)
     return name
+
+
+def recorded(picture: object, folder: Path) -> str | None:
+    """Store what an engine gives as a picture, as :func:`record` does; None if it is not a Pillow image."""
+    from PIL import Image
+
+    if not isinstance(picture, Image.Image):
+        return None
+    try:
+        return record(picture, folder)
+    except NotAPictureError:
+        return None
+
+
+def in_messages(messages: object) -> list[Any]:
+    """Return the pictures in the parts of chat messages, in order."""
+    given = messages if isinstance(messages, list | tuple) else []
+    contents = [message.get("content") for message in given if isinstance(message, Mapping)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return [part["image"] for part in parts if isinstance(part, Mapping) and part.get("image") is not None]
 
 
 def is_digest(name: object) -> bool:

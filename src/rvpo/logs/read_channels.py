@@ -231,11 +231,15 @@ def _with_texts(batch: LoggedBatch, path: Path, table: pa.Table) -> LoggedBatch:
     if "uid" in table.column_names:
         _, first = np.unique(_ints(table, "completion"), return_index=True)
         uids = [table["uid"][i].as_py() for i in first.tolist()]
-        return _of_dump(batch, path.parent.parent / f"{batch.step}.jsonl", uids)
+        return _with_pictures(_of_dump(batch, path.parent.parent / f"{batch.step}.jsonl", uids), table)
     logged = path.parent.parent / COMPLETIONS / f"completions_{batch.step:05d}.parquet"
     if not logged.exists():
         return batch
-    found = _of_completions(batch, logged, table)
+    return _with_pictures(_of_completions(batch, logged, table), table)
+
+
+def _with_pictures(found: LoggedBatch, table: pa.Table) -> LoggedBatch:
+    """Add the digests of pictures to texts, if the record has both."""
     if found.texts is None or "pictures" not in table.column_names:
         return found
     _, first = np.unique(_ints(table, "completion"), return_index=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,15 @@ def test_what_cannot_work_with_pictures_is_refused(vision_model_dir: Path, tiny_
         load_processor(ModelSection(path=str(tmp_path)))
     with pytest.raises(ConfigError, match="does not load as a model of pictures and text"):
         load_model(ModelSection(path=str(tiny_model_dir)), None, pictures=True)
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="with torchvision, the processor can be loaded")
+def test_a_processor_that_needs_torchvision_says_so(tmp_path: Path):
+    tiny_vision_model.model("qwen2_vl").config.save_pretrained(tmp_path)
+    tiny_vision_model.tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "Qwen2VLImageProcessor"}')
+    with pytest.raises(ConfigError, match=r"reads them with torchvision; expected .* pip install .*\[vision\]'"):
+        load_processor(ModelSection(path=str(tmp_path)))
 
 
 def test_only_prompts_with_pictures_need_a_processor(geometry: Any):

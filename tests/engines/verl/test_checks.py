@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 from pathlib import Path
 from typing import cast
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from rvpo.engines.verl import checks
-from rvpo.engines.verl.checks import check_checkpoint
+from rvpo.engines.verl.checks import check_checkpoint, check_pictures
 from rvpo.engines.verl.config import read_options
 from rvpo.errors import ConfigError
+from tiny_vision_model import write_geometry
 
 OURS = ["algorithm.adv_estimator=lift", "+algorithm.rvpo.reward_keys=[a,b]"]
 PATH = "reward.custom_reward_function.path=pkg://rvpo.engines.verl.rewards"
@@ -151,3 +155,41 @@ def test_a_checkpoint_that_fits_or_is_not_read_is_no_matter(overrides: list[str]
     if overrides:
         checkpoint(folder, 2)
     check_checkpoint(config(*OURS, f"trainer.default_local_dir={folder}", *overrides))
+
+
+@pytest.fixture
+def with_pictures(tmp_path: Path) -> Path:
+    return write_geometry(tmp_path / "train.parquet", rows=2)
+
+
+@pytest.mark.parametrize("option", ["train_files", "val_files"])
+def test_pictures_that_verl_cannot_read_are_refused(option: str, with_pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    """verl itself would leave out every row, or go on without the model's processor."""
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # as where it is not installed
+    given = config(*OURS)
+    given.data.train_files = given.data.val_files = str(with_pictures.parent / "none.parquet")
+    check_pictures(given)
+    given.data[option] = [str(with_pictures)]
+    told = rf"data.{option} names .*train.parquet.*column 'images'.*torchvision.*pip install .*verl,vision\]'"
+    with pytest.raises(ConfigError, match=told):
+        check_pictures(given)
+    given.data.custom_cls.path = "own.py"  # a data set of the user's own may need neither
+    check_pictures(given)
+
+
+def test_without_pictures_nothing_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    rows = [{"prompt": "a", "images": []}, {"prompt": "b", "images": None}]
+    schema = pa.schema({"prompt": pa.string(), "images": pa.list_(pa.string())})
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "x.parquet")
+    (tmp_path / "y.parquet").write_bytes(b"no parquet")
+    given = config(*OURS)
+    given.data.train_files = [str(tmp_path / "x.parquet"), str(tmp_path / "y.parquet"), "hdfs://x/y.parquet"]
+    check_pictures(given)
+
+
+def test_pictures_are_in_the_column_that_verl_reads(with_pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    given = config(*OURS)
+    given.data.train_files, given.data.image_key = str(with_pictures), "photos"
+    check_pictures(given)

@@ -25,7 +25,7 @@ from rvpo.engines.trl.config import RVPOConfig
 from rvpo.errors import ConfigError
 from rvpo.evals.build import generation_of, load_benchmark
 from rvpo.evals.items import Benchmark, Generation
-from rvpo.extras import needs_extra
+from rvpo.extras import install_command, needs_extra
 from rvpo.judges.build import with_cache
 from rvpo.recipe import DataSection, EvalsSection, ModelSection, RewardSection
 from rvpo.rewards.judged import JudgedReward
@@ -201,6 +201,11 @@ def load_processor(section: ModelSection) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(_local(section.path), padding_side="left")
     except (OSError, ValueError, ImportError) as error:
+        if isinstance(error, ImportError) and "torchvision" in str(error).lower():
+            raise ConfigError(
+                f"the prompts have pictures, and the processor of model.path {section.path!r} reads them with "
+                f"torchvision; expected a torchvision built for the installed torch: {install_command('vision')}"
+            ) from error
         raise ConfigError(
             f"the prompts have pictures, and transformers finds no processor at model.path {section.path!r}; expected "
             "the folder or hub id of a vision-language model. For training on the text alone, set image_column: none "

@@ -10,7 +10,8 @@ import pyarrow as pa
 from accelerate.utils import gather_object
 
 from rvpo.logs.schema import PICTURES
-from rvpo.pictures import FOLDER, NotAPictureError, record
+from rvpo.pictures import FOLDER, in_messages
+from rvpo.pictures import recorded as recorded_picture
 
 
 def keep_out_of_completions(trainer: Any) -> None:
@@ -50,7 +51,7 @@ def recorded(trainer: Any, inputs: Sequence[Mapping[str, Any]]) -> list[list[str
 
 
 def _digests(example: Mapping[str, Any], folder: Path) -> list[str | None]:
-    return [_digest(picture, folder) for picture in pictures_of(example)]
+    return [recorded_picture(picture, folder) for picture in pictures_of(example)]
 
 
 def pictures_of(example: Mapping[str, Any]) -> list[Any]:
@@ -58,19 +59,4 @@ def pictures_of(example: Mapping[str, Any]) -> list[Any]:
     if "images" in example or "image" in example:
         held = example["images"] if "images" in example else example["image"]
         return list(held) if isinstance(held, list | tuple) else [] if held is None else [held]
-    prompt = example.get("prompt")
-    messages = prompt if isinstance(prompt, list) else []
-    contents = [message.get("content") for message in messages if isinstance(message, Mapping)]
-    parts = [part for content in contents if isinstance(content, list) for part in content]
-    return [part["image"] for part in parts if isinstance(part, Mapping) and part.get("image") is not None]
-
-
-def _digest(picture: Any, folder: Path) -> str | None:
-    from PIL import Image
-
-    if not isinstance(picture, Image.Image):
-        return None
-    try:
-        return record(picture, folder)
-    except NotAPictureError:
-        return None
+    return in_messages(example.get("prompt"))

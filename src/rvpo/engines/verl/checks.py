@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
 from rvpo.engines.verl.rewards import plain_values
 from rvpo.errors import ConfigError
+from rvpo.extras import install_command
 
 _MOVED = {
     "reward_model.num_workers": "reward.num_workers",
@@ -53,6 +57,57 @@ def check_ignored(config: DictConfig) -> None:
                 f"{path} is {value!r}, but verl's v1 trainer does not read the section {section!r}; expected "
                 f"{_MOVED.get(path, f'reward.{path}')}={value}. Write it there"
             )
+
+
+def check_pictures(config: DictConfig) -> None:
+    """Refuse prompts with pictures if the packages by which verl reads them cannot be imported.
+
+    Without ``qwen-vl-utils``, verl's data set prints an error for each row and leaves it out. Without ``torchvision``,
+    verl goes on without the model's processor. Files that are not parquet files of this machine are not looked at, and
+    a data set of the user's own may read pictures in another way.
+
+    Raises:
+        ConfigError: a file has pictures, and a package cannot be imported.
+    """
+    data = config.data
+    if (data.get("custom_cls") or {}).get("path"):
+        return
+    key = str(data.get("image_key") or "images")
+    for option in ("train_files", "val_files"):
+        files = plain_values(data.get(option)) or []
+        for file in [files] if isinstance(files, str) else files:
+            if not _has_pictures(Path(file), key):
+                continue
+            if problem := _picture_problem():
+                raise ConfigError(
+                    f"data.{option} names {file}, which has pictures (column {key!r}), but verl cannot read them "
+                    f"here: {problem}. Expected qwen-vl-utils, and a torchvision built for the installed torch: "
+                    f"{install_command('verl', 'vision')}"
+                )
+            return
+
+
+def _picture_problem() -> str | None:
+    """Return why verl cannot read pictures here; None if it can."""
+    try:
+        import_module("torchvision")  # also fails if it was built for another torch
+        import_module("qwen_vl_utils")
+    except (ImportError, RuntimeError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _has_pictures(file: Path, column: str) -> bool:
+    """Return whether a row of a parquet file has a picture. Reading ends at the first one."""
+    if file.suffix != ".parquet" or not file.is_file():
+        return False
+    try:
+        table = pq.ParquetFile(file)
+        if column not in table.schema_arrow.names:
+            return False
+        return any(cell for batch in table.iter_batches(16, columns=[column]) for cell in batch[column].to_pylist())
+    except pa.ArrowException:
+        return False  # verl says what is wrong with the file
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
 
-from rvpo.engines.verl.checks import check_checkpoint
+from rvpo.engines.verl.checks import check_checkpoint, check_pictures
 from rvpo.engines.verl.config import read_options, rewards_of_ours
 from rvpo.engines.verl.options import VerlOptions
 from rvpo.engines.verl.rewards import check_rewards
@@ -57,6 +57,7 @@ def _train(config: DictConfig) -> None:
         if read_options(config) is not None:
             spell_out(config)
             check_checkpoint(config)
+        check_pictures(config)
         check_rewards(rewards_of_ours(config), config.reward.num_workers, run_folder(config))
         validate_config(
             config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)

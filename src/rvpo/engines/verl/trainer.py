@@ -20,7 +20,7 @@ from verl.utils import hdfs_io
 from rvpo.core.metrics import LOST_COMPLETIONS
 from rvpo.core.metrics import PREFIX as PREFIX_OF_METRICS
 from rvpo.core.ragged import Family
-from rvpo.engines.verl import wire
+from rvpo.engines.verl import pictures, wire
 from rvpo.engines.verl.config import read_options
 from rvpo.engines.verl.estimator import handing_over
 from rvpo.engines.verl.filtering import METRIC
@@ -58,7 +58,8 @@ class ChannelAdvantages:
 
     It logs the same metrics as ``RVPOTrainer`` for TRL, under the same names (``rvpo/{name}/mean`` …). It saves the
     method's memory as ``rvpo_state.json`` in verl's checkpoints. If ``trainer.rollout_data_dir`` is set, it writes
-    every channel of every completion into the folder ``channels`` there.
+    every channel of every completion into the folder ``channels`` there, and small copies of the prompts' pictures into
+    the folder ``pictures``.
     """
 
     def __init__(self, config: DictConfig) -> None:
@@ -68,18 +69,20 @@ class ChannelAdvantages:
         assert options is not None, "the task runner only chooses this trainer for our estimators"
         self._options, self._aggregator = options, options.build()
         register(config, self._aggregator.config.method)
-        folder = config.trainer.get("rollout_data_dir")
-        self._channels = ChannelTable(Path(folder) / FOLDER, OWN_COLUMNS) if folder else None
+        self._channels: ChannelTable | None = None  # set when training begins, as the next two
+        self._pictures: list[list[str | None]] | None = None
         self._warned = False
         self._seen = Seen(PATIENCE)
         self._judges = JudgeTotals()
-        self._asked: Asked | None = None  # set when training begins
+        self._asked: Asked | None = None
         super().__init__(config)  # type: ignore[call-arg]
 
     def fit(self: Any, agent_loop_manager: Any) -> None:
         """Let verl train, and record how many rollouts it requests."""
         n, batch = int(self.config.actor_rollout_ref.rollout.n), int(self.config.data.train_batch_size)
         self._asked = Asked(agent_loop_manager, n, batch)
+        if folder := self.config.trainer.get("rollout_data_dir"):
+            self._channels = ChannelTable(Path(folder) / FOLDER, OWN_COLUMNS | pictures.columns_of(self))
         super().fit(self._asked)  # type: ignore[misc]
 
     def step(self: Any, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> Any:
@@ -111,6 +114,9 @@ class ChannelAdvantages:
     def _advantages(self: Any, batch: Any, metrics: dict[str, Any]) -> Any:
         """Read the rewards, and let our estimator get the advantages from them."""
         sessions, infos = self._fetch(batch)
+        if self._channels is not None and pictures.columns_of(self):
+            dump = Path(self.config.trainer.rollout_data_dir)
+            self._pictures = pictures.record_pictures(sessions, batch.partition_id, dump)
         groups, names, texts = sessions.groups.tolist(), self._aggregator.names, read_texts(infos)
         self._judges.note(texts)
         rewards, families = read_channels(infos, names, groups=groups, seen=self._seen, texts=texts)
@@ -203,7 +209,9 @@ class ChannelAdvantages:
             again=again,
         )
         if self._channels is not None:
-            own = {"session": sessions.names, "uid": sessions.keys}
+            own: dict[str, Any] = {"session": sessions.names, "uid": sessions.keys}
+            if self._pictures is not None:
+                own["pictures"] = self._pictures
             self._channels.add(self.global_steps, done, extra=own)
         # Leave out metrics that are undefined in this batch, such as the mean of a channel that was never scored.
         metrics.update({key: value for key, value in done.metrics.items() if not math.isnan(value)})

@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 import torch
+from rig import pictures
 from rig.sampling import Request, step
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
@@ -25,11 +26,16 @@ class Server:
     """Serves one replica: all requests under way advance together, a token at a time."""
 
     def __init__(self, path: str, replica: int, max_tokens: int, max_requests: int, seconds_per_token: float) -> None:
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoConfig
+        from verl.utils import hf_processor
+        from verl.utils.model import get_hf_auto_model_class
 
         torch.set_num_threads(1)
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
-        self.eos = self.model.config.eos_token_id
+        pictures.register()
+        kind = get_hf_auto_model_class(AutoConfig.from_pretrained(path))  # as verl's actor chooses it
+        self.model = kind.from_pretrained(path, dtype=torch.float64, attn_implementation="eager").eval()
+        self.processor = hf_processor(path)  # None for a model of text
+        self.eos = self.model.config.get_text_config().eos_token_id
         self.max_tokens, self.max_requests, self.seconds_per_token = max_tokens, max_requests, seconds_per_token
         self.events = Path(os.environ["RIG_EVENTS"]) / f"rollout-{replica}.jsonl"
         self.waiting: list[tuple[Request, asyncio.Event]] = []
@@ -47,6 +53,9 @@ class Server:
         sampling_params: dict[str, Any],
         image_data: Any = None,
         video_data: Any = None,
+        audio_data: Any = None,
+        mm_processor_output: Any = None,
+        mm_processor_kwargs: Any = None,
     ) -> TokenOutput:
         while not self.open.is_set():
             if self.rejects:
@@ -55,6 +64,9 @@ class Server:
         if not self.ready:
             raise RuntimeError("the rollout server has no weights: its first update failed, see its log")
         request, done = Request.of(prompt_ids, sampling_params, self.max_tokens), asyncio.Event()
+        if image_data:
+            request.pictures = dict(self.processor.image_processor(image_data, return_tensors="pt"))
+            self._log("pictures", pixels=[digest({"": torch.tensor(each.getdata())}) for each in image_data])
         self.waiting.append((request, done))
         if self.loop is None or self.loop.done():
             self.loop = asyncio.create_task(self._run())

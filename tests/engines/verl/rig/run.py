@@ -141,6 +141,28 @@ def rubrics(folder: Path) -> list[str]:
     return [f"data.train_files={task}", f"data.val_files={task}", "reward.custom_reward_function.name=ragged"]
 
 
+def pictures(folder: Path) -> list[str]:
+    """Write a vision-language model with questions on pictures, and return the overrides that name them."""
+    from rig.pictures import is_whole, write_task
+
+    task = folder.resolve() / "task"
+    if not (task / "pictures.parquet").exists():
+        write_task(task)
+    own = [] if is_whole() else ["data.custom_cls.path=pkg://rig.pictures", "data.custom_cls.name=Pictures"]
+    return [
+        *own,
+        f"data.train_files={task / 'pictures.parquet'}",
+        f"data.val_files={task / 'pictures.parquet'}",
+        "data.image_key=images",
+        "data.max_prompt_length=32",
+        "data.max_response_length=4",
+        f"actor_rollout_ref.model.path={task / 'model'}",
+        "reward.custom_reward_function.path=pkg://rvpo.engines.verl.rewards",
+        "reward.custom_reward_function.name=compute_score",
+        "++reward.custom_reward_function.reward_kwargs={rewards:[math]}",
+    ]
+
+
 def environment(folder: Path, workers: int) -> dict[str, str]:
     """Return the variables by which every process of the run finds the rig and stays off the network."""
     path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))

@@ -31,6 +31,7 @@ class Request:
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     stopped: str | None = None  # "completed" or "aborted", as verl's servers say
+    pictures: dict[str, Tensor] = field(default_factory=dict)  # what the model's processor makes of them
 
     @classmethod
     def of(cls, prompt: list[int], params: dict[str, Any], max_tokens: int) -> Request:
@@ -49,15 +50,34 @@ def step(model: torch.nn.Module, requests: list[Request], eos: int) -> None:
     """Add one token to each request: the model's logits, then temperature, top-k, top-p and a seeded draw."""
     rows = [r.prompt + r.tokens for r in requests]
     width = max(map(len, rows))
-    logits = model(torch.tensor([row + [eos] * (width - len(row)) for row in rows]), use_cache=False).logits
+    ids = torch.tensor([row + [eos] * (width - len(row)) for row in rows])
+    of_pictures = picture_tokens(model)
+    logits = model(ids, use_cache=False, **_pictures(requests, ids, of_pictures)).logits
     for request, row, each in zip(requests, rows, logits, strict=True):
         log_probs = filtered(each[len(row) - 1], request.temperature, request.top_p, request.top_k)
         noise = torch.rand(len(log_probs), generator=_generator(request.seed, len(row)), dtype=log_probs.dtype)
-        token = int((log_probs - (-noise.log()).log()).argmax())  # Gumbel's trick: a draw from softmax(log_probs)
+        drawn = log_probs - (-noise.log()).log()  # Gumbel's trick: a draw from softmax(log_probs)
+        token = int(drawn.index_fill(0, of_pictures, -torch.inf).argmax())
         request.tokens.append(token)
         request.log_probs.append(float(log_probs[token]))
         if token == eos or len(request.tokens) >= request.max_tokens:
             request.stopped = "completed"
+
+
+def picture_tokens(model: torch.nn.Module) -> Tensor:
+    """Return the tokens that stand for pictures and videos. In a completion, they would need a picture of their own."""
+    config = getattr(model, "config", None)
+    found = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")]
+    return torch.tensor([token for token in found if token is not None], dtype=torch.int64)
+
+
+def _pictures(requests: list[Request], ids: Tensor, of_pictures: Tensor) -> dict[str, Tensor]:
+    """Return what a vision-language model takes besides the tokens; nothing without pictures."""
+    having = [request.pictures for request in requests if request.pictures]
+    if not having:
+        return {}
+    joined = {name: torch.cat([each[name] for each in having]) for name in ("pixel_values", "image_grid_thw")}
+    return joined | {"mm_token_type_ids": torch.isin(ids, of_pictures).long()}
 
 
 def filtered(logits: Tensor, temperature: float, top_p: float, top_k: int) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 import torch
+from rig import pictures
 from verl.workers.rollout import base
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
 
@@ -22,6 +23,8 @@ def _replica() -> type[RolloutReplica]:
 
 RolloutReplicaRegistry.register(NAME, _replica)
 base._ROLLOUT_REGISTRY[NAME, "async"] = "rig.rollout.Adapter"  # verl has a registry here, but no function to add to it
+
+pictures.register()
 
 if "WG_BACKEND" in os.environ:  # set by verl for the members of a worker group
     from verl.workers.engine import EngineRegistry, FSDPEngineWithLMHead
