@@ -23,7 +23,7 @@ from rvpo.rewards.math_answers import joined, reference_answers, reply_answer
         (r"#### 7 but \boxed{8}", "8"),
         ("the answer is 42", None),
         (r"\boxed{}", None),
-        (r"\boxed{7}. As asked, it stands in \boxed{}.", "7"),
+        (r"\boxed{7}. As asked, it is in \boxed{}.", "7"),
         (r"\boxed{7}, \boxed{8} \boxed{ }", "7, 8"),
         (r"\boxed{1", None),
         (r"\boxed{" + "1" * 1001 + "}", None),

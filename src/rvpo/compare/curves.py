@@ -196,7 +196,7 @@ def on_different_scales(runs: Sequence[RunCurves]) -> dict[str, str]:
     for name, of_runs in pairs.items():
         (one, ours), *others = of_runs.items()
         for two, theirs in others:
-            # The same values in single and in double precision are no difference.
+            # Rounding to single precision does not count.
             if name not in declared and not np.allclose(one, two, rtol=1e-5, atol=0):
                 found[name] = f"{one[0]:g} and {one[1]:g} in {ours}, and {two[0]:g} and {two[1]:g} in {theirs}"
     return found
@@ -251,7 +251,7 @@ def shared_steps(share: Sequence[Array]) -> tuple[NDArray[np.bool_], NDArray[np.
         (S, K) and (K,). If runs share too few steps of a channel, it is compared at all steps.
     """
     scored = np.stack([~np.isnan(x) for x in share])  # (runs, S, K)
-    having = scored.any(axis=1, keepdims=True)
+    having: NDArray[np.bool_] = np.asarray(scored.any(axis=1, keepdims=True))
     shared = (scored | ~having).all(axis=0) & having.any(axis=0)
     fewest = np.where(having[:, 0], scored.sum(axis=1), scored.shape[1]).min(axis=0)
     scarce: NDArray[np.bool_] = having.any(axis=(0, 1)) & (shared.sum(axis=0) < SHARED_LEAST * fewest)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rvpo.diagnose.diagnosis import Estimate
 from rvpo.diagnose.estimates import LEVEL, Array, pulls
@@ -23,7 +24,9 @@ LEAST = 4
 """Fewest stretches of a third: with fewer, the jackknife knows too little about the spread."""
 
 
-def pulls_of_thirds(stretches: Array, ranked: Array, alive: Array, level: float = LEVEL) -> list[list[Estimate]] | None:
+def pulls_of_thirds(
+    stretches: Array, ranked: Array, alive: NDArray[np.bool_], level: float = LEVEL
+) -> list[list[Estimate]] | None:
     """Return the pull of each channel in the first and in the last third of the run; None if the run is too short.
 
     Args:
@@ -38,7 +41,7 @@ def pulls_of_thirds(stretches: Array, ranked: Array, alive: Array, level: float 
     return [_estimates(stretches[part], ranked[part], alive, level) for part in (slice(0, third), slice(-third, None))]
 
 
-def _estimates(stretches: Array, ranked: Array, alive: Array, level: float) -> list[Estimate]:
+def _estimates(stretches: Array, ranked: Array, alive: NDArray[np.bool_], level: float) -> list[Estimate]:
     n, total = len(stretches), stretches.sum(0)
     value = pulls(total, alive)
     without = pulls(total - stretches, alive)  # (n, K), each without one stretch

@@ -110,7 +110,7 @@ def rows() -> Dataset:
 
 
 several_environments = pytest.mark.skipif(
-    not features.SEVERAL_ENVIRONMENTS, reason="this TRL has one environment a run"
+    not features.SEVERAL_ENVIRONMENTS, reason="this TRL has one environment per run"
 )
 
 
