@@ -82,7 +82,9 @@ def test_rewards_are_those_of_the_answers(trained: Run):
         rewards = {row["uid"]: row["reward"] for row in trained.channels(step)}
         for rollout in dumped:
             said = re.findall(r"\\boxed\{(\d)\}", rollout["output"])
-            assert rewards[rollout["uid"]] == float(said[-1:] == [rollout["gts"]]), rollout
+            if len(said) > 1:
+                continue  # which of several boxes count is a matter of tests/rewards/test_math_answers.py
+            assert rewards[rollout["uid"]] == float(said == [rollout["gts"]]), rollout
             found.append(rewards[rollout["uid"]])
     assert set(found) == {0.0, 1.0}
 
