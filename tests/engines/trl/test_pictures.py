@@ -101,6 +101,14 @@ def test_three_steps_and_a_resume_that_equals_them(kind: str, method: str, geome
     assert not torch.equal(tiny_run.parameters(whole), start)
 
 
+def test_the_policy_samples_no_picture_tokens(geometry: Any, tmp_path: Path):
+    """No picture would belong to them."""
+    trainer = make(tmp_path, geometry)
+    assert trainer.generation_config.suppress_tokens == [trainer.model.config.image_token_id]
+    own = make(tmp_path, geometry, generation_kwargs={"suppress_tokens": [3]})
+    assert own.generation_config.suppress_tokens == [3]
+
+
 def test_a_checkpoint_without_all_weights_is_refused(tmp_path: Path):
     from safetensors.torch import load_file, save_file
 

@@ -17,7 +17,7 @@ from rvpo.pictures import recorded as recorded_picture
 def keep_out_of_completions(trainer: Any) -> None:
     """Let a policy of pictures and text generate no picture token, as newer versions of TRL do.
 
-    TRL 1.6 to 1.8 end with an error when the policy samples one, because no picture belongs to it.
+    TRL 1.6 to 1.14 end with an error when the policy samples one, because no picture belongs to it.
     """
     config = getattr(trainer, "generation_config", None)
     token = getattr(trainer.model.config, "image_token_id", None)
