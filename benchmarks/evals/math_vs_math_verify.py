@@ -153,6 +153,15 @@ DIFFER: dict[str, tuple[Pair, ...]] = {
     "boxes with words between: the last one counts": (("3", "\\boxed{2}, then \\boxed{3}"),),
     "small numbers, equal only when rounded to 6 digits": (("0.00000001", "\\boxed{0.00000002}"),),
     "gaps between groups of three digits": (("1234567", "\\boxed{1\\,234\\,567}"), ("1234567", "\\boxed{1 234 567}")),
+    "characters as people write them": (
+        ("90", "\\boxed{90°}"),
+        ("\\frac12", "\\boxed{½}"),
+        ("\\sqrt{2}", "\\boxed{√2}"),
+        ("x^2", "\\boxed{x²}"),
+        ("12", "\\boxed{\uff11\uff12}"),
+    ),
+    "mixed numbers and powers of ten": (("\\frac52", "\\boxed{2 1/2}"), ("0.0015", "\\boxed{1.5e-3}")),
+    "digits in different bases": (("1010_2", "\\boxed{1010_3}"),),
 }
 
 
