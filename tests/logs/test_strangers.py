@@ -83,6 +83,19 @@ def test_another_form_of_the_total_takes_no_part_of_it(tmp_path: Path, name: str
     assert next(run.batches()).weights.tolist() == pytest.approx(list(WEIGHTS.values()), abs=1e-3)
 
 
+@pytest.mark.parametrize("form", ["reward_{}", "{}_reward", "{}"])
+def test_a_reward_that_was_never_scored_hides_no_others(tmp_path: Path, form: str):
+    rows = []
+    for row in ROWS:
+        rewards = {form.format(name): row[name] for name in REWARDS}
+        rows.append({"step": row["step"], "prompt": row["prompt"], "rewards/style": None, **rewards})
+    run = opened(tmp_path, rows)
+    [unscored] = [name for name in run.channels if "style" in name]
+    assert np.isnan(column(run, unscored)).all()
+    found = {tuple(column(run, name)) for name in run.channels if name != unscored}
+    assert found == {tuple(row[name] for row in ROWS) for name in REWARDS}
+
+
 TRANSFORMED: dict[str, Callable[[float], float]] = {
     "reward_{}_scaled": lambda value: 3 * value,
     "raw_reward_{}": lambda value: 7 * value - 1,

@@ -340,7 +340,8 @@ def _of_names(numbers: Numbers) -> Chosen:
     """
     marked = numbers.of("marked")
     begun = [name for name in marked if naming.begins_marked(name)]
-    clear = [name for name in marked if naming.is_listed(name)] or (marked if begun else [])
+    inside = [name for name in marked if naming.is_listed(name)]
+    clear = _if_scored(numbers, inside) or (_if_scored(numbers, marked) if begun else [])
     named = [name for name in numbers.of("named") if not numbers.of_prompt(name)]
     unknown = [name for name in numbers.of("unknown") if not numbers.constant(name) and not numbers.of_prompt(name)]
     chosen = Chosen([])
@@ -379,6 +380,12 @@ def _of_names(numbers: Numbers) -> Chosen:
         )
     )
     return _without_a_total(numbers, chosen)
+
+
+def _if_scored(numbers: Numbers, names: Sequence[str]) -> list[str]:
+    """Return columns, or none if nothing was scored in any: then other names may be those of rewards, too."""
+    scored = any(numbers.columns[name].kind != "empty" for name in names)
+    return list(names) if scored else []
 
 
 def _is_open_flag(numbers: Numbers, name: str) -> bool:
