@@ -372,8 +372,8 @@ def no_rollouts() -> list[str]:
     if installed("verl") is None or any(map(installed, ("vllm", "sglang", "tensorrt-llm"))):
         return []
     return [
-        "verl has no rollout engine here (vLLM, SGLang or TensorRT-LLM), and a training needs one. Install it as verl's "
-        "documentation says. Without a GPU: docs/tutorials/verl.md, section 'Try it on a CPU'"
+        "verl has no rollout engine here (vLLM, SGLang or TensorRT-LLM), and a training needs one. Install one as "
+        "verl's documentation says. Without a GPU: docs/tutorials/verl.md, section 'Try it on a CPU'"
     ]
 
 
