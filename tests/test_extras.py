@@ -139,6 +139,17 @@ def test_both_engines_in_one_environment_are_noted(monkeypatch: pytest.MonkeyPat
         assert doctor.conflicts() == []
 
 
+def test_verl_without_a_rollout_engine_is_noted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "installed", {"verl": "0.9.1"}.get)
+    (note,) = doctor.no_rollouts()
+    assert "vLLM" in note
+    page, section = re.findall(r"(\S+\.md), section '(.+)'", note)[0]
+    assert f"## {section}\n" in (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    for others in ({"verl": "0.9.1", "vllm": "0.12"}, {"verl": "0.9.1", "sglang": "0.5"}, {"trl": "1.16"}):
+        monkeypatch.setattr(doctor, "installed", others.get)
+        assert doctor.no_rollouts() == []
+
+
 def test_verl_has_versions_of_its_own(monkeypatch: pytest.MonkeyPatch):
     versions = {"verl": "0.9.1", "transformers": "5.23.0", "torch": "2.13.0"}
     monkeypatch.setattr(doctor, "installed", versions.get)

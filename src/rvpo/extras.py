@@ -367,6 +367,16 @@ def conflicts() -> list[str]:
     ]
 
 
+def no_rollouts() -> list[str]:
+    """Return a note if verl is installed without an engine that generates its rollouts: verl brings none along."""
+    if installed("verl") is None or any(map(installed, ("vllm", "sglang", "tensorrt-llm"))):
+        return []
+    return [
+        "verl has no rollout engine here (vLLM, SGLang or TensorRT-LLM), and a training needs one. Install one as "
+        "verl's documentation says. Without a GPU: docs/tutorials/verl.md, section 'Try it on a CPU'"
+    ]
+
+
 def untested() -> list[str]:
     """Return a note for each installed package whose version differs from the tested one."""
     file = constraints()

@@ -27,7 +27,7 @@ def doctor() -> None:
             remedy = "in an environment of its own, " if capability.excluded else ""
             state = f"missing {', '.join(missing)}: {remedy}{capability.command}"
         typer.echo(f"{capability.what:<43}{state}")
-    for note in extras.conflicts() + extras.untested():
+    for note in extras.conflicts() + extras.no_rollouts() + extras.untested():
         typer.echo(f"note: {note}")
 
 

@@ -297,6 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train a tiny model with verl on the CPU.")
     parser.add_argument("--folder", type=Path, help="of the run, resumed where one is (default: a new temporary one)")
     parser.add_argument("--entry", default="verl.trainer.main_ppo", help="module to run (default: %(default)s)")
+    parser.add_argument("--rewards", type=Path, metavar="FILE", help="your reward function: compute_score in this file")
     parser.add_argument("--workers", type=int, default=1, help="processes of the actor (default: %(default)s)")
     parser.add_argument("--mode", choices=("sync", "colocate_async"), default="sync", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=30, help="in all (default: %(default)s)")
@@ -307,7 +308,14 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="rig-"))
     folder.mkdir(parents=True, exist_ok=True)
-    extra = [*(rubrics(folder) if given.rubrics else []), *given.overrides]
+    extra = rubrics(folder) if given.rubrics else []
+    if given.rewards:
+        # The run has a working folder of its own, so a relative path would be looked for there.
+        if not given.rewards.is_file():
+            parser.error(f"--rewards is {given.rewards}; expected a Python file with a function compute_score")
+        file = given.rewards.resolve()
+        extra += [f"reward.custom_reward_function.path={file}", "reward.custom_reward_function.name=compute_score"]
+    extra += given.overrides
     try:
         run = train(
             folder,
@@ -324,8 +332,17 @@ def main() -> None:
     for step, metrics in run.metrics.items():
         if "timing_s/step" in metrics:  # not so for a validation before training, which is step 0
             seconds, score = metrics["timing_s/step"], metrics["critic/score/mean"]
-            print(f"step {step:3d}  score {score:.3f}  {seconds:.2f} s")
+            parts = [f"{key.split('/')[1]} {value:.3f}" for key, value in metrics.items() if _is_mean_of_part(key)]
+            print(f"step {step:3d}  score {score:.3f}  {'  '.join([*parts, f'{seconds:.2f} s'])}")
     print(f"{run.seconds:.0f} s in all, in {folder}")
+    if (folder / "rollouts/channels").exists():
+        print(f"next: rvpo diagnose {folder / 'rollouts'}")
+
+
+def _is_mean_of_part(key: str) -> bool:
+    """Whether a metric of ours is the mean of one part of the reward: ``rvpo/NAME/mean``."""
+    words = key.split("/")
+    return len(words) == 3 and words[0] == "rvpo" and words[2] == "mean"
 
 
 if __name__ == "__main__":
