@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -227,6 +228,8 @@ def train(
     began = time.monotonic()
     variables = {**os.environ, **settings, **(env or {})}
     if nodes > 1:
+        # Newer versions of Ray let a node in by a token, which all processes of the cluster have to have.
+        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         variables["RAY_ADDRESS"] = _start_nodes(nodes, workers // nodes, cwd, variables)
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=cwd, env=variables, stdout=out, stderr=subprocess.STDOUT)
@@ -249,7 +252,18 @@ def _start_nodes(nodes: int, workers: int, cwd: Path, env: dict[str, str]) -> st
     has = [f"--num-cpus={8 + 3 * workers}", f"--num-gpus={workers}"]
     head = ["--head", "--node-ip-address=127.0.0.1", f"--port={address.partition(':')[2]}", "--include-dashboard=false"]
     for which in [head, *[[f"--address={address}"]] * (nodes - 1)]:
-        subprocess.run([*ray, *which, *has], cwd=cwd, env=env, check=True, capture_output=True, timeout=300)
+        started = subprocess.run(
+            [*ray, *which, *has],
+            cwd=cwd,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        if started.returncode:
+            _end_all(cwd)
+            raise TrainingFailedError(f"a node of Ray did not start:\n{started.stdout[-TAIL:]}")
     return address
 
 
