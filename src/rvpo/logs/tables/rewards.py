@@ -431,13 +431,15 @@ def _without_forms(numbers: Numbers, names: Sequence[str], chosen: Chosen) -> li
 def _orders_alike(numbers: Numbers, name: str, other: str) -> bool:
     """Whether a column never decreases within a group where another increases, and is equal where that is equal."""
     form, plain = numbers.values[name], numbers.values[other]
-    if not np.array_equal(np.isnan(form), np.isnan(plain)):
+    known = np.isfinite(form)
+    # Infinite rewards are refused later, with the name of their column.
+    if not np.array_equal(known, np.isfinite(plain)) or not known.any() or np.isinf(form).any():
         return False
     order = np.lexsort((form, plain, numbers.groups))
     inside = np.diff(numbers.groups[order]) == 0
     steps = np.diff(form[order])[inside]
     ties = np.diff(plain[order])[inside] == 0
-    rounding = 1e-6 * np.nanmax(np.abs(form), initial=0.0)
+    rounding = 1e-6 * np.abs(form[known]).max()
     return not (steps < -rounding).any() and not (np.abs(steps[ties]) > rounding).any()
 
 

@@ -20,7 +20,7 @@ def given(table: Table, role: str, name: str | None) -> str | None:
     """Return the column that the user named for a role, or None.
 
     Raises:
-        ConfigError: there is no such column.
+        ConfigError: the table has no column of this name.
     """
     if name is not None and name not in table.columns:
         raise ConfigError(f"{table.path} has no column {name!r} (--{role}); expected one of {', '.join(table.columns)}")
