@@ -97,7 +97,9 @@ def __getattr__(name: str) -> object:
         from rvpo.extras import needs_extra
 
         with needs_extra("torch", "advantages"):
-            return getattr(importlib.import_module(home), name)
+            value: object = getattr(importlib.import_module(home), name)
+        globals()[name] = value  # so that the next use costs nothing
+        return value
     raise AttributeError(f"module 'rvpo' has no attribute {name!r}; public names are {', '.join(__all__)}")
 
 

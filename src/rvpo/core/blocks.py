@@ -10,6 +10,9 @@ many numbers. A chunk stays in the processor's cache during all passes. They wri
 is allocated. If no reward of a chunk is missing, no masks are needed. The sums of squares show this: a missing or
 infinite reward makes them NaN, and a constant group makes them exactly 0.
 
+Masks are numbers, 1 or 0, wherever they have as many cells as the rewards: an operation on bool takes four to ten times
+as long in torch.
+
 **Precision.** A batch that is small or not float32 is computed in float64. A large float32 batch is computed in float32
 if the error is below 1e-6: ranges must be far from overflow, and the aggregates must differ by ``SPREAD``, because
 whitening divides their rounding errors by their deviation. Otherwise it is computed again in float64.
@@ -32,6 +35,8 @@ LEAST_SHARE = 1e-6
 
 SMALL = 16384
 """Up to so many values, the overhead of calls is larger than their work."""
+LOG2E = math.log2(math.e)
+"""exp(x) is 2 to the power of x times this. torch computes powers of 2 in half the time."""
 
 
 @dataclass(frozen=True)
@@ -113,26 +118,52 @@ class Chunk:
         if present is None and rule.k and isinstance(weights, float):
             value = self._odds(rule.k).sum(-1).double()
             return value.log_().add_(math.log(weights)).mul_(-1 / rule.k), None
-        value = self.weighed(rule.k, present, weights).sum(-1).double()
+        if rule.k == 0:
+            value = self._scaled(self.scale * weights).sum(-1).double()  # the z of what is not present is 0
+        else:
+            value = self.odds(rule.k, present, weights).sum(-1).double()
         if present is None:
             return (value if rule.k == 0 else value.log_().mul_(-1 / rule.k)), None
-        total = (present * weights).sum(-1).double()
+        total = _weight_of(present, weights).double()
         takes_part = total > 0
-        if rule.k == 0:
-            return (value if rule.sums else value / total.masked_fill(~takes_part, 1.0)), takes_part.expand_as(value)
-        value = (value / total).masked_fill_(~takes_part, 1.0)
-        return value.log_().mul_(-1 / rule.k), takes_part.expand_as(value)
+        everybody = bool(takes_part.all())
+        if not everybody:
+            total.masked_fill_(~takes_part, 1.0)
+        if rule.k:
+            value = value / total
+            value = (value if everybody else value.masked_fill_(~takes_part, 1.0)).log_().mul_(-1 / rule.k)
+        elif not rule.sums:
+            value = value / (total * weights if isinstance(weights, float) else total)
+        return value, None if everybody else takes_part.expand_as(value)
 
-    def weighed(self, k: float, present: Tensor | None, weights: Weights) -> Tensor:
-        """Return w z for k = 0, otherwise w exp(-k z), (G, C, M), 0 where not present. It overwrites ``x``."""
-        if k == 0:
-            return self._scaled(self.scale * weights)  # the z of what is not present is 0
-        return self._odds(k).mul_(weights if present is None else present * weights)
+    def scored(self, weights: Weights, takes_part: Tensor | None) -> tuple[float, int]:
+        """Return the share of the weights that was scored, summed over the rows that take part, and their number.
+
+        Args:
+            weights: weights of the channels.
+            takes_part: (G, C) bool; None if all rows do.
+        """
+        size, groups, _ = self.x.shape
+        number = size * groups if takes_part is None else int(takes_part.sum())
+        if self.there is None:
+            return float(number), number
+        if takes_part is None:
+            assert isinstance(self.count, Tensor)
+            return float((self.count.double().sum(0) * weights).sum()), number
+        share = _weight_of(self.there, weights)[takes_part].double().sum()
+        return float(share) * (weights if isinstance(weights, float) else 1.0), number
+
+    def odds(self, k: float, present: Tensor | None, weights: Weights) -> Tensor:
+        """Return w exp(-k z), (G, C, M), 0 where not present; without w if all weights are equal. ``x`` is used up."""
+        odds = self._odds(k)
+        if present is not None:
+            odds.mul_(present)
+        return odds if isinstance(weights, float) else odds.mul_(weights)
 
     def responsibilities(self, rule: Rule, weights: Weights) -> Tensor:
         """Return responsibilities, (G, C, M). Rows sum to 1, or to 0 if nothing takes part. ``x`` is used up."""
         if rule.k:
-            return normalised(self.weighed(rule.k, self.present(rule.drops), weights))
+            return normalised(self.odds(rule.k, self.present(rule.drops), weights))
         if rule.k is None:  # in units of z a channel of a sum counts by its standard deviation
             pull, present = (self.std * weights).to(self.x.dtype), self.present(drops=True)
         else:
@@ -155,7 +186,7 @@ class Chunk:
 
     def _odds(self, k: float) -> Tensor:
         """Return exp(-k z). |z| is below sqrt(G), so nothing overflows; see :class:`Limits`."""
-        return self._scaled(self.scale * -k).exp_()
+        return self._scaled(self.scale * (-k * LOG2E)).exp2_()
 
     def _scaled(self, scale: Tensor) -> Tensor:
         return self.x.mul_(scale.to(self.x.dtype))
@@ -170,7 +201,8 @@ class Found:
         takes_part: (G, P) bool; None if all rows do.
         weight: share of the weights that was scored, mean over the rows that take part; 1 without such rows.
         has_holes: whether a reward is missing.
-        trace: numbers that show whether rewards have changed: the squares of the chunks, or a sum itself.
+        trace: numbers that show whether rewards have changed: the squares of the chunks, a sum, or a copy of them.
+        keeps_rewards: whether it is a copy of the rewards.
     """
 
     value: Tensor
@@ -178,6 +210,7 @@ class Found:
     weight: float
     has_holes: bool
     trace: list[Tensor]
+    keeps_rewards: bool = False
 
 
 @dataclass(slots=True)
@@ -223,34 +256,42 @@ class Blocks:
         """
         if rule.k is None:
             return self._sums()
-        values, takes_part, scored, trace = [], [], [], []
+        values, takes_part, trace = [], [], []
+        has_holes, share, number = False, 0.0, 0
         for chunk in self.chunks():
             trace.append(chunk.squares)
-            scored.append(None if chunk.there is None else (chunk.there * self.weights).sum(-1))
             value, taking = chunk.aggregated(rule, self.weights)
             values.append(value)
             takes_part.append(taking)
-        takes, shares = _joined(takes_part, values, torch.bool), _joined(scored, values, self.dtype)
-        return Found(_whole(values), takes, _mean_share(shares, takes), shares is not None, trace)
+            has_holes = has_holes or chunk.there is not None
+            scored, rows = chunk.scored(self.weights, taking)
+            share, number = share + scored, number + rows
+        takes = _joined(takes_part, values)
+        return Found(_whole(values), takes, share / number if number else 1.0, has_holes, trace)
 
     def _sums(self) -> Found:
-        """Sum raw rewards, a missing one as 0."""
-        values, scored = [], []
-        for x, _, spare in self._parts():
-            is_plain = isinstance(self.weights, float) and self.weights == 1
-            value = x.sum(-1) if is_plain else torch.mul(x, self.weights, out=spare).sum(-1)
-            there = None
-            if not bool(value.isfinite().all()):
-                gone = x.isnan()
-                value = torch.mul(x.masked_fill_(gone, 0.0), self.weights, out=spare).sum(-1)
-                there = ~gone.all(-1)
+        """Sum raw rewards, a missing one as 0. A sum over channels needs no work layout."""
+        values, takes_part, has_holes = [], [], False
+        weights = None if isinstance(self.weights, float) and self.weights == 1 else self.weights
+        groups, size, channels = self.values.shape
+        step = max(1, CELLS // (size * channels))
+        for start in range(0, groups, step):
+            rewards = self.values[start : start + step].to(self.dtype)
+            value = (rewards if weights is None else rewards * weights).sum(-1)
             low, high = map(float, torch.aminmax(value))
+            there = None
+            if not math.isfinite(high - low):
+                there = torch.eq(rewards, rewards, out=torch.empty_like(rewards)).amax(-1) > 0
+                known = rewards.nan_to_num(0.0, posinf=torch.inf, neginf=-torch.inf)
+                value = (known if weights is None else known.mul_(weights)).sum(-1)
+                low, high = map(float, torch.aminmax(value))
+                has_holes = True
             if not max(high, -low) < self.limits.range:  # also if it is not finite
                 raise UnfitError
-            values.append(value)
-            scored.append(there)
-        value, takes_part = _whole(values), _joined(scored, values, torch.bool)
-        return Found(value, takes_part, 1.0, takes_part is not None, [value])
+            values.append(value.T)
+            takes_part.append(None if there is None or bool(there.all()) else there.T)
+        value = _whole(values)
+        return Found(value, _joined(takes_part, values), 1.0, has_holes, [value])
 
     def fill(self, out: Tensor, take: Callable[[Chunk], Tensor]) -> None:
         """Write the result of ``take`` for each chunk, (G, C, M), into ``out``, (P, G, M)."""
@@ -276,7 +317,7 @@ class Blocks:
         """Yield rewards in work layout (G, C, M), as a copy and as they are, and room for as many numbers, or None."""
         groups, size, channels = self.values.shape
         layout, cells = self.values.transpose(0, 1), size * channels
-        if groups * cells <= SMALL:  # fits into any cache, in any order
+        if groups * cells <= SMALL or self.values.device.type != "cpu":  # fits into any cache, or there is none to fit
             yield layout.to(self.dtype, copy=True), layout, None
             return
         step = min(groups, max(1, CELLS // cells))
@@ -325,18 +366,18 @@ class Blocks:
 
     def _with_care(self, x: Tensor, spare: Tensor | None) -> Chunk:
         """Return a chunk with missing rewards or nearly constant channels."""
-        gone = x.isnan()
-        there: Tensor | None = None
-        count: int | Tensor = len(x)
+        there: Tensor | None = torch.eq(x, x, out=torch.empty_like(x))  # NaN is not equal to itself
+        count: int | Tensor = there.sum(0)
         scored, free = count, count - self.ddof
-        if bool(gone.any()):
-            there = (~gone).to(x.dtype)
-            count = there.sum(0)
-            low, high = x.masked_fill(gone, torch.inf).amin(0), x.masked_fill(gone, -torch.inf).amax(0)
-            low.masked_fill_(count == 0, 0.0)
-            high.masked_fill_(count == 0, 0.0)
-            scored, free = count.clamp(min=1), (count - self.ddof).clamp_(min=1)
+        if float(count.amin()) < len(x):
+            low = torch.nan_to_num(x, torch.inf, torch.inf, -torch.inf, out=spare).amin(0)
+            high = torch.nan_to_num(x, -torch.inf, torch.inf, -torch.inf, out=spare).amax(0)
+            nothing = count == 0
+            low.masked_fill_(nothing, 0.0)
+            high.masked_fill_(nothing, 0.0)
+            scored, free = count.clamp(min=1), free.clamp_(min=1)
         else:
+            there, count = None, len(x)
             low, high = x.amin(0), x.amax(0)
         lowest, highest = low.double(), high.double()
         ranges = highest - lowest
@@ -359,22 +400,19 @@ class Blocks:
         return Chunk(x, middle.add_(offset), squares, count, std, scale, None if bool(live.all()) else live, there)
 
 
+def _weight_of(present: Tensor, weights: Weights) -> Tensor:
+    """Return the weight of the present channels, (…); their number if all weights are equal."""
+    return (present if isinstance(weights, float) else present * weights).sum(-1)
+
+
 def _whole(parts: list[Tensor]) -> Tensor:
     """Join chunks (G, C) to (G, P)."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def _joined(parts: list[Tensor | None], like: list[Tensor], dtype: torch.dtype) -> Tensor | None:
-    """Join chunks (G, C) to (G, P), where None is all ones; None if all of them are."""
-    if all(part is None for part in parts):
+def _joined(masks: list[Tensor | None], like: list[Tensor]) -> Tensor | None:
+    """Join masks (G, C) to (G, P), where None is all True; None if all of them are."""
+    if all(mask is None for mask in masks):
         return None
-    ones = [torch.ones_like(other, dtype=dtype) for other in like]
-    return _whole([one if part is None else part for part, one in zip(parts, ones, strict=True)])
-
-
-def _mean_share(scored: Tensor | None, takes_part: Tensor | None) -> float:
-    """Return the share of the weights (G, P) that was scored, mean over the rows that take part."""
-    if scored is None:
-        return 1.0
-    counted = scored if takes_part is None else scored[takes_part]
-    return float(counted.double().mean()) if counted.numel() else 1.0
+    known = zip(masks, like, strict=True)
+    return _whole([torch.ones_like(other, dtype=torch.bool) if mask is None else mask for mask, other in known])

@@ -23,6 +23,8 @@ from rvpo.core.methods.grpo import GRPO
 from rvpo.core.methods.rvpo import RVPO
 from rvpo.core.metrics import Advantages
 from rvpo.core.schedules import Schedule
+from rvpo.core.small import Array, Scores, as_array, in_work_layout, summed
+from rvpo.core.small import whitened as whitened_small
 from rvpo.core.summary import Met, Summary, met_counts, summarised
 from rvpo.core.weights import LARGEST
 from rvpo.errors import RewardError
@@ -210,20 +212,58 @@ class Fitting:
         """
         blocks = self.blocks()
         blocks.check(self.rule)
-        found = blocks.aggregated(self.rule)
-        if found.has_holes and self.config.missing == "error":
-            raise UnfitError
-        eps = self.config.eps
-        if not self.config.method.sums_weights:
-            eps = eps / (found.weight * self.total)
-        whitened = self.whitened(found.value, found.takes_part, eps)
+        found, advantages = self._in_numpy(blocks) or self._in_torch(blocks)
         return Advantages.with_later(
             Kept(self, found, version_of(self.rewards)),
-            advantages=self.rows(whitened, self.rewards.dtype),
+            advantages=advantages,
             rewards=self.rewards,
             groups=self.groups,
             method_metrics={"k": self.rule.k} if self.config.method.name == "rvpo" else {},
         )
+
+    def _in_torch(self, blocks: Blocks) -> tuple[Found, Tensor]:
+        """Return the aggregates and the advantages."""
+        found = blocks.aggregated(self.rule)
+        if found.has_holes and self.config.missing == "error":
+            raise UnfitError
+        whitened = self.whitened(found.value, found.takes_part, self.eps(found.weight))
+        return found, self.rows(whitened, self.rewards.dtype)
+
+    def _in_numpy(self, blocks: Blocks) -> tuple[Found, Tensor] | None:
+        """Return the aggregates and the advantages of a small batch; None if they must be computed in torch."""
+        x = in_work_layout(blocks.values)
+        if x is None:
+            return None
+        weights = as_array(blocks.weights, blocks.values.shape[2])
+        taking = None
+        try:
+            if self.rule.k is None:
+                value = summed(x, weights)
+            else:
+                value, taking = Scores.of(x, self.config.eps, self.config).aggregated(self.rule, weights)
+            whitened = whitened_small(value, taking, self.eps(1.0), self.config)
+        except UnfitError:
+            return None
+        return self.found_small(value, taking), self.rows_small(whitened)
+
+    def eps(self, scored: float) -> float:
+        """Return the number added to the standard deviation of aggregates.
+
+        Args:
+            scored: share of the weights that was scored.
+        """
+        return self.config.eps if self.config.method.sums_weights else self.config.eps / (scored * self.total)
+
+    def found_small(self, value: Array, taking: Array | None) -> Found:
+        """Return aggregates (G, P) of NumPy, of the groups ``taking`` (P,), as tensors."""
+        a = torch.from_numpy(value)
+        takes_part = None if taking is None else torch.from_numpy(taking).expand_as(a)
+        return Found(a, takes_part, 1.0, False, [self.rewards.clone()], keeps_rewards=True)
+
+    def rows_small(self, x: Array) -> Tensor:
+        """Return a copy of (G, P) of NumPy as rows (N,) in the order and the dtype of the rewards."""
+        narrow = "float32" if self.rewards.dtype == torch.float32 else "float64"
+        return self.in_order(torch.from_numpy(x.T.astype(narrow, order="C").reshape(-1)))
 
     def rows(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Return a copy of (G, P) as rows (N,) in the order of the rewards."""
@@ -363,13 +403,15 @@ class Kept:
         dtype = torch.bool if name == "live" else batch.rewards.dtype
         filled = torch.empty(blocks.values.shape, dtype=dtype, device=batch.rewards.device)
         blocks.fill(filled, taken)
-        if batch.rule.k is None:
+        if batch.rule.k is None or self.found.keeps_rewards:
             trace = self.retraced()
         self.require_same(name, trace)
         return batch.in_order(filled.flatten(0, 1))
 
     def retraced(self) -> list[Tensor]:
         """Return the trace of the batch for its present rewards."""
+        if self.found.keeps_rewards:
+            return [self.batch.rewards]
         return self.batch.blocks().aggregated(self.batch.rule).trace
 
     def require_same(self, name: str, trace: list[Tensor]) -> None:

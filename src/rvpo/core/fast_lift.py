@@ -12,7 +12,7 @@ All groups have one size, in any order. Each channel has one weight above 0. Any
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,11 +24,13 @@ from rvpo.core.checks import require_known
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.fast import Fitting, Kept, channel_weights, in_blocks, is_plain, version_of
 from rvpo.core.groups import Groups
-from rvpo.core.lazy import Tensor, torch
+from rvpo.core.lazy import Tensor, numpy, torch
 from rvpo.core.lift_few import MOST, DecidedFew, ShownFew, decide_few
 from rvpo.core.methods.lift import LEAST_DEVIATION, LIFT, Decided, Shown
 from rvpo.core.metrics import Advantages
 from rvpo.core.scales import ASSUMED, KEY, learned, scale_metrics
+from rvpo.core.small import Array, SmallDeviations, in_work_layout
+from rvpo.core.small import whitened as whitened_small
 from rvpo.core.summary import Summary
 
 CLEAR = 1e-6
@@ -168,16 +170,18 @@ class _Looked:
     """Statistics of the deviations of a batch.
 
     Attributes:
+        groups: number of groups.
         size: G, the size of the groups.
-        live: (P, M) bool, whether a channel differs within a group.
+        ranks: (M,) bool, whether a channel differs within any group.
         attained: (M,) float64, mean attained shares.
         products: (M, M) float64, mean of u u' over the completions that take part.
         means: (C, M) mean attained shares of the groups of each chunk.
         only: (G, P, M) the deviations, if they are a single chunk.
     """
 
+    groups: int
     size: int
-    live: Tensor
+    ranks: Tensor
     attained: Tensor
     products: Tensor
     means: list[Tensor]
@@ -204,34 +208,95 @@ class _Step:
         Raises:
             UnfitError: ``compute`` must compute it.
         """
-        fitting, method = self.fitting, self.fitting.config.method
-        assert isinstance(method, LIFT)
-        blocks = fitting.blocks()
+        blocks = self.fitting.blocks()
         blocks.check(RULE)
-        low, high = _extremes(blocks.values)
+        x = in_work_layout(blocks.values)
+        return self._in_torch(blocks.values, state) if x is None else self._in_numpy(x, state)
+
+    def _in_torch(self, values: Tensor, state: State) -> Advantages:
+        """Compute the advantages of rewards (P, G, M)."""
+        fitting = self.fitting
+        low, high = _extremes(values)
         ends = [low.amin(0).tolist(), high.amax(0).tolist()]
-        if not all(-LARGEST < end < LARGEST for end in (*ends[0], *ends[1])):
-            raise UnfitError
-        require_known("floors", method.floors, self.channels.names)
-        remembered = dict(state)
-        frames, scales = learned(
-            fitting.rewards,
-            ends,
-            self.channels,
-            remembered.pop(KEY, {}),
-            lambda value: _number_of(value, blocks.values),
-        )
-        deviations, takes_part = self._deviations(blocks.values, low, high, frames, ends)
-        looked = self._looked(blocks.values, deviations, takes_part)
-        decided = self._decided(looked, method, remembered)
+        frames, scales, remembered = self._scales(ends, state, lambda value: _number_of(value, values))
+        deviations, takes_part = self._deviations(values, low, high, frames, ends)
+        looked = self._looked(values, deviations, takes_part)
+        decided = self._decided(looked, remembered)
         shares = self._shares()
         pull = shares * torch.as_tensor(decided.factors, dtype=torch.float64, device=shares.device)
-        value = aggregated(deviations, blocks.values, pull) if looked.only is None else looked.only @ pull
-        size = blocks.values.shape[1]
-        taking = None if bool(takes_part.all()) else takes_part.expand(size, -1)
+        value = aggregated(deviations, values, pull) if looked.only is None else looked.only @ pull
+        taking = None if bool(takes_part.all()) else takes_part.expand(values.shape[1], -1)
         found = Found(value, taking, 1.0, False, looked.means)
-        whitened = fitting.whitened(value, taking, fitting.config.eps)
+        whitened = fitting.rows(fitting.whitened(value, taking, fitting.config.eps), fitting.rewards.dtype)
         logged = _Logged(decided, self.channels, frames, looked.attained.tolist(), self._outside(frames, ends))
+        return self._advantages(whitened, found, deviations, pull, logged, scales)
+
+    def _in_numpy(self, x: Array, state: State) -> Advantages:
+        """Compute the advantages of a small batch, (G, P, M)."""
+        fitting, config = self.fitting, self.fitting.config
+        size, groups, columns = x.shape
+        low, high = numpy.minimum.reduce(x), numpy.maximum.reduce(x)
+        ends = [numpy.minimum.reduce(low).tolist(), numpy.maximum.reduce(high).tolist()]
+        frames, scales, remembered = self._scales(
+            ends, state, lambda value: numpy.count_nonzero((x == value).reshape(-1, columns), axis=0).tolist()
+        )
+        of_scales = None
+        if _is_scaled(frames, ends):
+            of_scales = numpy.array(frames).T.copy()
+            of_scales[1] -= of_scales[0]
+        found = SmallDeviations.of(x, (low, high), of_scales, CLEAR, LEAST_DEVIATION, config)
+        shares = self._shares().numpy()
+        attained = numpy.add.reduce(found.means) / groups
+        arrays = (found.live.any(0), attained, found.products(shares), found.means, found.d)
+        ranks, mean, products, means, d = map(torch.from_numpy, arrays)
+        decided = self._decided(_Looked(groups, size, ranks, mean, products, [means], d), remembered)
+        pull = shares * decided.factors if isinstance(decided.factors, list) else shares * decided.factors.numpy()
+        value = found.d @ pull
+        takes_part = found.live.any(1)
+        taking = None if takes_part.all() else takes_part
+        rows = fitting.rows_small(whitened_small(value, taking, config.eps, config))
+        first, width = (None, None) if of_scales is None else torch.from_numpy(of_scales)
+        deviations = Deviations(first, width, torch.from_numpy(found.live), found.masks)
+        logged = _Logged(decided, self.channels, frames, attained.tolist(), self._outside(frames, ends))
+        aggregates = fitting.found_small(value, taking)
+        return self._advantages(rows, aggregates, deviations, torch.from_numpy(pull), logged, scales)
+
+    def _scales(
+        self, ends: list[list[float]], state: State, number_of: Callable[[float], Sequence[int]]
+    ) -> tuple[list[Range], State, State]:
+        """Return the channels' scales, their state after the batch, and the other state before it.
+
+        Args:
+            ends: lowest and highest reward of each channel.
+            state: state before the batch.
+            number_of: see :func:`rvpo.core.scales.learned`.
+
+        Raises:
+            UnfitError: a reward is missing or too large.
+        """
+        if not all(-LARGEST < end < LARGEST for end in (*ends[0], *ends[1])):
+            raise UnfitError
+        method = self.fitting.config.method
+        assert isinstance(method, LIFT)
+        require_known("floors", method.floors, self.channels.names)
+        remembered = dict(state)
+        frames, scales = learned(self.fitting.rewards, ends, self.channels, remembered.pop(KEY, {}), number_of)
+        return frames, scales, remembered
+
+    def _advantages(
+        self, rows: Tensor, found: Found, deviations: Deviations, pull: Tensor, logged: _Logged, scales: State
+    ) -> Advantages:
+        """Return the result.
+
+        Args:
+            rows: (N,) advantages.
+            found: aggregates.
+            deviations: how rewards become deviations.
+            pull: (M,) factors of the deviations.
+            logged: metrics.
+            scales: state of the scales.
+        """
+        fitting = self.fitting
         # In units of rewards, as the rule has them.
         of_rewards = pull if deviations.width is None else pull / deviations.width
         of_rule = Fitting(
@@ -239,10 +304,10 @@ class _Step:
         )
         return Advantages.with_later(
             _KeptLift(of_rule, found, version_of(fitting.rewards), deviations, pull, logged),
-            advantages=fitting.rows(whitened, fitting.rewards.dtype),
+            advantages=rows,
             rewards=fitting.rewards,
             groups=fitting.groups,
-            state={**decided.state, KEY: scales},
+            state={**logged.decided.state, KEY: scales},
         )
 
     def _deviations(
@@ -256,7 +321,7 @@ class _Step:
         config = self.fitting.config
         live = high - low > torch.maximum(low.abs(), high.abs()).clamp_(min=config.eps).mul_(config.rtol)
         deviations = Deviations(None, None, live, masks=False)
-        if any(frame != ASSUMED for frame in frames) or min(ends[0]) < ASSUMED[0] or max(ends[1]) > ASSUMED[1]:
+        if _is_scaled(frames, ends):
             first, last = torch.tensor(frames, dtype=torch.float64, device=values.device).unbind(-1)
             deviations.low, deviations.width = first, last - first
             if not bool((deviations.width > 0).all()):  # half attained, for any reward
@@ -279,7 +344,7 @@ class _Step:
     def _looked(self, values: Tensor, deviations: Deviations, takes_part: Tensor) -> _Looked:
         """Return the statistics of the deviations."""
         groups, size, columns = values.shape
-        looked = _Looked(size, deviations.live, torch.zeros(()), torch.zeros(()), [], None)
+        looked = _Looked(groups, size, deviations.live.any(0).cpu(), torch.zeros(()), torch.zeros(()), [], None)
         for part, mean, d in deviations.of(values):
             cells = d.view(-1, columns)
             looked.products = looked.products + cells.T @ cells
@@ -293,23 +358,25 @@ class _Step:
         looked.attained = looked.attained.div_(groups).cpu()
         return looked
 
-    def _decided(self, looked: _Looked, method: LIFT, state: State) -> Decided | DecidedFew:
+    def _decided(self, looked: _Looked, state: State) -> Decided | DecidedFew:
         """Return the factors of the channels."""
+        method = self.fitting.config.method
         names, weights = self.channels.names, self.fitting.weights
         assert isinstance(weights, Tensor)
-        (groups, columns), size = looked.live.shape, looked.size
-        ranks = looked.live.any(0)
-        takes_part = bool(ranks.any())
+        assert isinstance(method, LIFT)
+        groups, size, columns = looked.groups, looked.size, len(names)
+        takes_part = bool(looked.ranks.any())
         is_trusted = self.reliability is None or bool((self.reliability == 1).all())
         if columns <= MOST and takes_part and is_trusted:
-            lists = (x.tolist() for x in (looked.attained, looked.products, ranks, weights))
+            lists = (x.tolist() for x in (looked.attained, looked.products, looked.ranks, weights))
             few = decide_few(method, ShownFew(names, groups * size, groups, *lists), state)
             if few is not None:
                 return few
         ones = torch.ones(columns, dtype=torch.float64)
         rho = ones if self.reliability is None else self.reliability.cpu().double()
         rows, free = ones * groups * size, ones * groups * (size - 1)
-        shown = Shown(names, rows, free, looked.attained, looked.products, takes_part, ranks.cpu(), weights.cpu(), rho)
+        of_batch = (looked.attained, looked.products, takes_part, looked.ranks)
+        shown = Shown(names, rows, free, *of_batch, weights.cpu(), rho)
         return method.decide(shown, state)
 
     def _outside(self, frames: list[Range], ends: list[list[float]]) -> list[float]:
@@ -323,6 +390,11 @@ class _Step:
             column = rewards[:, k].double()
             found.append(float(((column < first) | (column > last)).double().mean()))
         return found
+
+
+def _is_scaled(frames: list[Range], ends: list[list[float]]) -> bool:
+    """Return whether a reward may differ from its attained share."""
+    return any(frame != ASSUMED for frame in frames) or min(ends[0]) < ASSUMED[0] or max(ends[1]) > ASSUMED[1]
 
 
 def aggregated(deviations: Deviations, values: Tensor, pull: Tensor) -> Tensor:
@@ -380,6 +452,8 @@ class _KeptLift(Kept):
 
     def retraced(self) -> list[Tensor]:
         """Return the trace of the batch for its present rewards."""
+        if self.found.keeps_rewards:
+            return [self.batch.rewards]
         return [mean for _, mean, _ in self.deviations.of(self.batch.blocks().values)]
 
     def summary(self, advantages: Tensor) -> Summary | None:

@@ -1,27 +1,34 @@
-"""torch, imported when the first number is computed.
+"""torch and NumPy, imported when the first number is computed.
 
 A config, a record or a list of methods needs no tensor. Logs can therefore be read and diagnosed where torch is not
-installed, and ``rvpo diagnose`` does not wait for its import.
+installed, and ``rvpo diagnose`` does not wait for its import. NumPy only makes small batches faster
+(:mod:`rvpo.core.small`): torch works without it, and so does the algorithm.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch as torch
     from torch import Tensor as Tensor
+
+    numpy: Any
 else:
 
-    class _Torch:
-        """Takes the place of the module, and keeps each attribute after its first use."""
+    class _Module:
+        """Takes the place of a module, and keeps each attribute after its first use."""
+
+        def __init__(self, module: str) -> None:
+            self._module = module
 
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__"):  # inspect and doctest look for these in everything that a module holds
                 raise AttributeError(name)
-            value = getattr(importlib.import_module("torch"), name)
+            value = getattr(importlib.import_module(self._module), name)
             vars(self)[name] = value
             return value
 
@@ -35,4 +42,15 @@ else:
     class Tensor(metaclass=_TensorType):
         """Takes the place of ``torch.Tensor`` in annotations and in ``isinstance``."""
 
-    torch = _Torch()
+    torch = _Module("torch")
+    numpy = _Module("numpy")
+
+
+@cache
+def has_numpy() -> bool:
+    """Return whether torch can share arrays with NumPy. It cannot if one was built for another version of the other."""
+    try:
+        torch.zeros(1).numpy()
+    except RuntimeError:
+        return False
+    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rvpo.core.aggregate import TIE, normalised
-from rvpo.core.blocks import CELLS, Blocks, Chunk, Rule
+from rvpo.core.blocks import CELLS, LOG2E, Blocks, Chunk, Rule
 from rvpo.core.lazy import Tensor, torch
 
 
@@ -104,48 +104,62 @@ class _Passes:
     def __init__(self, rule: Rule, blocks: Blocks) -> None:
         self._rule, self._weights = rule, blocks.weights
         self._size, channels = blocks.values.shape[1:]
-        self._means: list[Tensor] = []
+        self._means = _Spread(channels, blocks.values.device)
         # Squares around the group's mean, groups that are live, responsibilities, bottlenecks, and over live cells:
         # advantages, their squares, z squared, advantage times z.
         self._sums = torch.zeros(8, channels, dtype=torch.float64, device=blocks.values.device)
         self._signal = 0
-        self._effective: list[Tensor] = []
+        self._effective = 0.0
+        self._deciding = 0
 
     def add(self, chunk: Chunk, advantages: Tensor) -> None:
         """Add a chunk with its advantages (G, C)."""
-        self._means.append(chunk.mean.double())
-        live = torch.ones_like(chunk.mean) if chunk.live is None else chunk.live.to(chunk.mean)
+        self._means.add(chunk.mean.double())
+        live = torch.ones_like(chunk.scale) if chunk.live is None else chunk.live.double()
         signal = live.amax(1)  # (C,)
-        ranked = int(signal.sum())
-        self._signal += ranked
+        self._signal += int(signal.sum())
         z = chunk.z()
-        pulls = self._responsibilities(chunk, z)
-        if ranked < len(signal):
-            pulls = pulls * signal[:, None]
-        a = advantages.to(z.dtype)
+        a = advantages.to(z.dtype, memory_format=torch.contiguous_format)
+        pulls = self._responsibilities(chunk, z, live, signal)
         # Sum over the G completions of each group first: a channel is live for all of them or for none.
         totals = (
             chunk.squares.sum(0),
             live.sum(0),
-            pulls.sum((0, 1)),
-            _lowest(z, chunk.live).sum((0, 1)),
-            a.sum(0) @ live,
-            a.square().sum(0) @ live,
+            pulls,
+            _lowest(z, chunk.live),
+            a.sum(0).double() @ live,
+            a.square().sum(0).double() @ live,
             (chunk.squares * chunk.scale.square()).sum(0),
             (z * a[:, :, None]).sum((0, 1)),
         )
         self._sums += torch.stack([total.double() for total in totals])
-        decided = pulls if chunk.live is None else pulls * live  # none is negative
-        total, squares = decided.sum(-1), decided.square().sum(-1)
-        counts = total > 0
-        self._effective.append((total.square() / squares)[counts].double())
 
-    def _responsibilities(self, chunk: Chunk, z: Tensor) -> Tensor:
+    def _responsibilities(self, chunk: Chunk, z: Tensor, live: Tensor, signal: Tensor) -> Tensor:
+        """Return the responsibilities, summed over completions with a signal, (M,), and add the effective numbers."""
+        pulls = self._pulls(chunk, z)
+        repeated = self._size // len(pulls)
+        if chunk.live is None:
+            effective = 1 / pulls.square().sum(-1)  # rows sum to 1
+        else:
+            pulls = pulls * signal[:, None].to(pulls)
+            decided = pulls * live.to(pulls)  # none is negative
+            total, squares = decided.sum(-1), decided.square().sum(-1)
+            effective = (total.square() / squares)[total > 0]
+        self._effective += float(effective.sum(dtype=torch.float64)) * repeated
+        self._deciding += effective.numel() * repeated
+        return pulls.sum((0, 1)) * repeated
+
+    def _pulls(self, chunk: Chunk, z: Tensor) -> Tensor:
+        """Return responsibilities (G, C, M); (1, C, M) if they are the same for all completions of a group."""
         if not self._rule.k:
-            return chunk.responsibilities(self._rule, self._weights)
+            return chunk.responsibilities(self._rule, self._weights)[:1]
+        odds = (z * (-self._rule.k * LOG2E)).exp2_()
         present = chunk.present(self._rule.drops)
-        odds = (z * -self._rule.k).exp_()
-        return normalised(odds.mul_(self._weights if present is None else present * self._weights))
+        if present is not None:
+            odds.mul_(present)
+        if isinstance(self._weights, Tensor):
+            odds.mul_(self._weights)
+        return normalised(odds)
 
     def summary(self, aggregated_std: float) -> Summary:
         """Return the metrics of all chunks.
@@ -153,11 +167,10 @@ class _Passes:
         Args:
             aggregated_std: see :class:`Summary`.
         """
-        means = torch.cat(self._means)
-        rows, groups = len(means) * self._size, len(means)
+        groups = self._means.number
+        rows, mean = groups * self._size, self._means.mean
         squares, live, pulls, lowest, a, a_squared, z_squared, products = self._sums
-        mean = means.mean(0)
-        spread = (squares + self._size * (means - mean).square().sum(0)) / (rows - 1)
+        spread = (squares + self._size * self._means.squares) / (rows - 1)
         counted, signal = live * self._size, self._signal * self._size
         a_spread = a_squared - a * a / counted
         columns = [
@@ -170,18 +183,55 @@ class _Passes:
             lowest / signal,
             products / (a_spread * z_squared).sqrt(),  # within a group z has the mean 0
         ]
-        effective = torch.cat(self._effective)
-        number = float(effective.mean()) if len(effective) else torch.nan
+        number = self._effective / self._deciding if self._deciding else torch.nan
         return Summary(torch.stack(columns), live > 0, self._signal / groups, signal, number, aggregated_std)
 
 
+class _Spread:
+    """Mean (M,) and squared deviations (M,) of rows that come in parts.
+
+    The formula for two parts is that of T. F. Chan, G. H. Golub and R. J. LeVeque, "Updating Formulae and a Pairwise
+    Algorithm for Computing Sample Variances" (1979). Deviations of each part are from its own mean, so that large means
+    that are close together keep all digits.
+    """
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.number = 0
+        self.mean, self.squares = torch.zeros(2, channels, dtype=torch.float64, device=device)
+
+    def add(self, rows: Tensor) -> None:
+        """Add rows (n, M)."""
+        before, self.number = self.number, self.number + len(rows)
+        mean = rows.mean(0)
+        apart = mean - self.mean
+        own = (rows - mean).square_().sum(0)
+        self.squares = self.squares + own + apart.square() * (before * len(rows) / self.number)
+        self.mean = self.mean + apart * (len(rows) / self.number)
+
+
 def _lowest(z: Tensor, live: Tensor | None) -> Tensor:
-    """Return which live channel of a completion is lowest, (G, C, M); ties share, 0 without live channels."""
+    """Return on how many completions each channel is the lowest live one, (M,). Ties share.
+
+    Args:
+        z: (G, C, M) z-scores.
+        live: (C, M) bool; None if all are.
+    """
     if live is not None:
-        z = z.masked_fill(~live, torch.inf)
-    low = z.amin(-1, keepdim=True)
-    tied = (z <= low + TIE).to(z.dtype)
+        z = z + torch.zeros_like(live, dtype=z.dtype).masked_fill_(~live, torch.inf)
+    low = _least(z)
+    tied = torch.le(z, low.add_(TIE), out=torch.empty_like(z))
     if live is not None:
         tied.mul_(live)
-    shared = tied.sum(-1, keepdim=True)
-    return tied if bool((shared <= 1).all()) else tied / shared.clamp_(min=1)
+    number = tied.sum((0, 1))
+    rows = low.numel() if live is None else len(z) * int(live.any(1).sum())
+    if float(number.sum()) == rows:  # no ties
+        return number
+    return (tied / tied.sum(-1, keepdim=True).clamp_(min=1)).sum((0, 1))
+
+
+def _least(x: Tensor) -> Tensor:
+    """Return the minimum over the last dimension, which is kept. Halves that overlap, because short rows are slow."""
+    while x.shape[-1] > 4:
+        half = (x.shape[-1] + 1) // 2
+        x = torch.minimum(x[..., :half], x[..., -half:])
+    return x.amin(-1, keepdim=True)

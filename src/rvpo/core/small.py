@@ -1,0 +1,227 @@
+"""Small batches on a CPU, in NumPy. A step of 64 completions costs calls, not work, and NumPy's calls cost less.
+
+The layout and the formulas are those of :mod:`rvpo.core.blocks`, in double precision. A batch with a missing reward, or
+a machine without NumPy, is left to that file. So are metrics, z-scores and responsibilities: they are read less often.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rvpo.core.blocks import FLOAT64, LOG2E, SMALL, Rule, UnfitError, Weights
+from rvpo.core.config import AdvantageConfig
+from rvpo.core.lazy import Tensor, has_numpy, numpy, torch
+
+Array = Any
+"""A NumPy array of float64, unless said otherwise. NumPy is not needed to import this file."""
+
+
+def in_work_layout(values: Tensor) -> Array | None:
+    """Return a copy of rewards in work layout, (G, P, M); None if the batch is not small, or NumPy cannot read it.
+
+    Args:
+        values: (P, G, M) rewards.
+    """
+    is_readable = values.dtype in (torch.float32, torch.float64) and values.device.type == "cpu"
+    if values.numel() > SMALL or not is_readable or not has_numpy():
+        return None
+    return values.numpy().transpose(1, 0, 2).astype(numpy.float64, order="C")
+
+
+def as_array(weights: Weights, channels: int) -> Array:
+    """Return weights as (M,), also if all are equal."""
+    return numpy.full(channels, weights) if isinstance(weights, float) else weights.numpy()
+
+
+@dataclass(slots=True)
+class Scores:
+    """Rewards of a batch, centred in their groups.
+
+    Attributes:
+        x: (G, P, M) deviations from the group's mean.
+        live: (P, M) bool, whether a channel ranks a group; None if all do.
+        scale: (P, M) 1 / (std + eps), 0 where not live.
+    """
+
+    x: Array
+    live: Array | None
+    scale: Array
+
+    @classmethod
+    def of(cls, x: Array, eps: float, config: AdvantageConfig) -> Scores:
+        """Centre rewards (G, P, M), which are overwritten.
+
+        Args:
+            x: the rewards.
+            eps: number added to standard deviations.
+            config: the other options of the normalisation.
+
+        Raises:
+            UnfitError: a reward is missing or too large.
+        """
+        high, low = numpy.maximum.reduce(x), numpy.minimum.reduce(x)
+        ranges = high - low
+        if not numpy.maximum.reduce(ranges, None) < FLOAT64.range:  # also if one is NaN
+            raise UnfitError
+        live = ranges > numpy.maximum(numpy.maximum(high, -low), eps) * config.rtol
+        # Relative to the middle of the group, so that large rewards that are close together keep all digits.
+        x -= low + 0.5 * ranges
+        x -= numpy.add.reduce(x) / len(x)
+        scale = 1 / (numpy.sqrt(numpy.einsum("gpm,gpm->pm", x, x) / (len(x) - config.ddof)) + eps)
+        if numpy.logical_and.reduce(live, None):
+            return cls(x, None, scale)
+        return cls(x, live, scale * live)
+
+    def aggregated(self, rule: Rule, weights: Array) -> tuple[Array, Array | None]:
+        """Return the aggregate (G, P), and which groups take part, (P,) bool; None if all do.
+
+        Args:
+            rule: a rule over z-scores.
+            weights: (M,) weights of the channels, which sum to 1.
+        """
+        assert rule.k is not None
+        present = self.live if rule.drops else None
+        if rule.k == 0:
+            value = numpy.einsum("gpm,pm->gp", self.x, self.scale * weights)
+        else:
+            odds = numpy.exp2(self.x * (self.scale * (-rule.k * LOG2E)))
+            value = odds @ weights if present is None else numpy.einsum("gpm,pm->gp", odds, present * weights)
+        taking = None
+        if present is not None:
+            total = present @ weights
+            taking = total > 0
+            total[~taking] = 1.0
+            if not (rule.k == 0 and rule.sums):
+                value /= total
+            if rule.k:
+                value[:, ~taking] = 1.0
+        return (numpy.log(value) * (-1 / rule.k) if rule.k else value), taking
+
+
+def summed(x: Array, weights: Array) -> Array:
+    """Return the weighted sum of rewards (G, P, M), (G, P).
+
+    Raises:
+        UnfitError: a reward is missing or too large.
+    """
+    value = x @ weights
+    if not numpy.maximum.reduce(numpy.abs(value), None) < FLOAT64.range:  # also if one is NaN
+        raise UnfitError
+    return value
+
+
+def whitened(value: Array, taking: Array | None, eps: float, config: AdvantageConfig) -> Array:
+    """Return (G, P) centred and scaled by the option ``whiten``; 0 in groups that do not take part.
+
+    Args:
+        value: (G, P).
+        taking: (P,) bool, which groups take part; None if all do.
+        eps: number added to standard deviations.
+        config: the method and its options.
+    """
+    centres, std = config.method.centres_groups, 0.0
+    if config.whiten == "batch":
+        z, std = standardised(value if taking is None else value[:, taking], eps, config)
+        if not centres:
+            return z if taking is None else _spread(z, taking, value)
+    if config.whiten == "none" and not centres:
+        found = value
+    else:
+        # Here a row is a completion with a single channel, so the normalisation of rewards can be reused.
+        scores = Scores.of(value[:, :, None].copy(), eps, config)
+        found = scores.x if scores.live is None else scores.x * scores.live
+        if config.whiten == "group":
+            found = found * scores.scale
+        elif config.whiten == "batch":
+            found = found / (std + eps)
+        found = found[:, :, 0]
+    return found if taking is None else found * taking
+
+
+def _spread(part: Array, taking: Array, like: Array) -> Array:
+    """Return (G, P) with the columns of ``part`` where ``taking`` (P,) is True, otherwise 0."""
+    found = numpy.zeros_like(like)
+    found[:, taking] = part
+    return found
+
+
+def standardised(a: Array, eps: float, config: AdvantageConfig) -> tuple[Array, float]:
+    """Return (a - mean) / (std + eps) of all numbers, and their standard deviation; 0 and 0 if all are equal."""
+    if a.size < 2:
+        return numpy.zeros_like(a), 0.0
+    low, high = float(numpy.minimum.reduce(a, None)), float(numpy.maximum.reduce(a, None))
+    if not high - low > config.rtol * max(abs(low), abs(high), eps):
+        return numpy.zeros_like(a), 0.0
+    deviation = a - numpy.add.reduce(a, None) / a.size
+    flat = deviation.ravel()
+    std = math.sqrt(flat.dot(flat) / (a.size - config.ddof))
+    return deviation / (std + eps), std
+
+
+@dataclass(slots=True)
+class SmallDeviations:
+    """The deviations from which LIFT decides, see :class:`rvpo.core.fast_lift.Deviations`.
+
+    Attributes:
+        d: (G, P, M) deviations of attained shares from their group's mean.
+        live: (P, M) bool, whether a channel differs within a group.
+        masks: whether ``live`` had to be applied, because d was not exactly 0 by itself.
+        means: (P, M) mean attained shares of the groups.
+    """
+
+    d: Array
+    live: Array
+    masks: bool
+    means: Array
+
+    @classmethod
+    def of(
+        cls,
+        x: Array,
+        ends: tuple[Array, Array],
+        scales: Array | None,
+        clear: float,
+        least: float,
+        config: AdvantageConfig,
+    ) -> SmallDeviations:
+        """Compute the deviations of rewards.
+
+        Args:
+            x: (G, P, M) rewards, which are overwritten.
+            ends: lowest and highest reward of each group, (P, M) each, which are overwritten.
+            scales: (2, M) lower ends and widths of the scales; None if all rewards equal their attained shares.
+            clear: smallest range of attained shares with which a channel certainly has deviations.
+            least: a deviation up to this counts as 0.
+            config: numerical options.
+
+        Raises:
+            UnfitError: it is not clear whether a channel has deviations in a group.
+        """
+        low, high = ends
+        live = high - low > numpy.maximum(numpy.maximum(high, -low), config.eps) * config.rtol
+        if scales is not None:
+            first, width = scales
+            if not numpy.minimum.reduce(width) > 0:  # half attained, for any reward
+                raise UnfitError
+            for part in (x, low, high):
+                part -= first
+                part /= width
+                numpy.clip(part, 0.0, 1.0, out=part)
+        ranges = high - low
+        differs = ranges > 0
+        both = live & differs
+        if numpy.minimum.reduce(numpy.where(both, ranges, math.inf), None) < clear:
+            raise UnfitError
+        masks = bool((both != differs).any())
+        means = numpy.add.reduce(x) / len(x)
+        x -= means
+        d = numpy.where(numpy.abs(x) > least, x, 0.0)
+        return cls(d * both if masks else d, both, masks, means)
+
+    def products(self, shares: Array) -> Array:
+        """Return the mean of u u' over the completions that take part, (M, M), where u = shares times d."""
+        taking = self.live.any(1)
+        cells = self.d.reshape(-1, len(shares)) * shares
+        return cells.T @ cells / max(int(taking.sum()) * len(self.d), 1)
