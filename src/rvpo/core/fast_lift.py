@@ -24,7 +24,7 @@ from rvpo.core.checks import require_known
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.fast import Fitting, Kept, channel_weights, in_blocks, is_plain, version_of
 from rvpo.core.groups import Groups
-from rvpo.core.lazy import Tensor, numpy, torch
+from rvpo.core.lazy import Tensor, has_numpy, numpy, torch
 from rvpo.core.lift_few import MOST, DecidedFew, ShownFew, decide_few
 from rvpo.core.methods.lift import LEAST_DEVIATION, LIFT, Decided, Shown
 from rvpo.core.metrics import Advantages
@@ -144,11 +144,23 @@ def chunks(values: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]
         yield slice(start, start + step), work[: part.numel()].view(part.shape).copy_(part)
 
 
-def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lowest and the highest reward of each group and channel, (P, M) float64; NaN where one is missing."""
-    found = [(x.amin(0), x.amax(0)) for _, x in chunks(values, _comparable(values))]
-    low, high = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
-    return low.double(), high.double()
+def _extremes(values: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return the lowest and the highest reward of each group and channel, (C, M) each; NaN where one is missing."""
+    return [(x.amin(0), x.amax(0)) for _, x in chunks(values, _comparable(values))]
+
+
+def _ends(extremes: list[tuple[Tensor, Tensor]]) -> list[list[float]]:
+    """Return the lowest and the highest reward of each channel."""
+    lows, highs = zip(*((low.amin(0), high.amax(0)) for low, high in extremes), strict=True)
+    return [torch.stack(lows).amin(0).tolist(), torch.stack(highs).amax(0).tolist()]
+
+
+def _products(cells: Tensor) -> Tensor:
+    """Return the products of columns (n, M), summed, (M, M) float64."""
+    if cells.device.type == "cpu" and has_numpy():
+        x = cells.numpy()  # NumPy computes half of a symmetric matrix, torch all of it
+        return torch.from_numpy(x.T @ x)
+    return cells.T @ cells
 
 
 def _number_of(value: float, values: Tensor) -> list[int]:
@@ -216,10 +228,10 @@ class _Step:
     def _in_torch(self, values: Tensor, state: State) -> Advantages:
         """Compute the advantages of rewards (P, G, M)."""
         fitting = self.fitting
-        low, high = _extremes(values)
-        ends = [low.amin(0).tolist(), high.amax(0).tolist()]
+        extremes = _extremes(values)
+        ends = _ends(extremes)
         frames, scales, remembered = self._scales(ends, state, lambda value: _number_of(value, values))
-        deviations, takes_part = self._deviations(values, low, high, frames, ends)
+        deviations, takes_part = self._deviations(values, extremes, frames, ends)
         looked = self._looked(values, deviations, takes_part)
         decided = self._decided(looked, remembered)
         shares = self._shares()
@@ -311,7 +323,7 @@ class _Step:
         )
 
     def _deviations(
-        self, values: Tensor, low: Tensor, high: Tensor, frames: list[Range], ends: list[list[float]]
+        self, values: Tensor, extremes: list[tuple[Tensor, Tensor]], frames: list[Range], ends: list[list[float]]
     ) -> tuple[Deviations, Tensor]:
         """Return D, and a mask (P,) of the groups that take part.
 
@@ -319,20 +331,26 @@ class _Step:
             UnfitError: it is not clear whether a channel has deviations in a group.
         """
         config = self.fitting.config
-        live = high - low > torch.maximum(low.abs(), high.abs()).clamp_(min=config.eps).mul_(config.rtol)
-        deviations = Deviations(None, None, live, masks=False)
+        deviations = Deviations(None, None, torch.zeros(()), masks=False)
         if _is_scaled(frames, ends):
             first, last = torch.tensor(frames, dtype=torch.float64, device=values.device).unbind(-1)
             deviations.low, deviations.width = first, last - first
             if not bool((deviations.width > 0).all()):  # half attained, for any reward
                 raise UnfitError
-        ranges = deviations.scale(high) - deviations.scale(low)
-        differs = ranges > 0
-        least = float(ranges.masked_fill(~(live & differs), torch.inf).amin())
-        if least < CLEAR:
-            raise UnfitError
-        deviations.masks = bool((differs & ~live).any())
-        deviations.live = live.logical_and_(differs)
+        found = []
+        for of_chunk in extremes:
+            low, high = (end.double() for end in of_chunk)
+            ranges = high - low
+            live = ranges > torch.maximum(high, -low).clamp_(min=config.eps).mul_(config.rtol)
+            if deviations.low is not None:
+                ranges = deviations.scale(high) - deviations.scale(low)
+            differs = ranges > 0
+            both = live.logical_and_(differs)
+            if float(ranges.masked_fill_(~both, torch.inf).amin()) < CLEAR:
+                raise UnfitError
+            deviations.masks = deviations.masks or not torch.equal(both, differs)
+            found.append(both)
+        deviations.live = found[0] if len(found) == 1 else torch.cat(found)
         return deviations, deviations.live.any(1)
 
     def _shares(self) -> Tensor:
@@ -347,7 +365,7 @@ class _Step:
         looked = _Looked(groups, size, deviations.live.any(0).cpu(), torch.zeros(()), torch.zeros(()), [], None)
         for part, mean, d in deviations.of(values):
             cells = d.view(-1, columns)
-            looked.products = looked.products + cells.T @ cells
+            looked.products = looked.products + _products(cells)
             looked.attained = looked.attained + mean.sum(0)
             looked.means.append(mean)
             if part.stop == groups and part.start == 0:
@@ -399,8 +417,27 @@ def _is_scaled(frames: list[Range], ends: list[list[float]]) -> bool:
 
 def aggregated(deviations: Deviations, values: Tensor, pull: Tensor) -> Tensor:
     """Return A = sum of ``pull`` (M,) times D, (G, P) float64, of rewards (P, G, M)."""
+    is_plain = deviations.low is None and not deviations.masks and values.dtype == torch.float32
+    if is_plain and values.device.type == "cpu":
+        return _aggregated_plainly(values, pull)
     found = [d @ pull for _, _, d in deviations.of(values)]
     return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+
+def _aggregated_plainly(values: Tensor, pull: Tensor) -> Tensor:
+    """Return the same where D is the reward minus its group's mean.
+
+    The mean of sums is the sum of means. This changes digits that rewards of single precision do not have.
+    """
+    groups, size, channels = values.shape
+    step = max(1, CELLS // (size * channels))
+    work = torch.empty((step, size, channels), dtype=torch.float64)
+    found = torch.empty((size, groups), dtype=torch.float64)
+    for start in range(0, groups, step):
+        part = values[start : start + step]
+        sums = work[: len(part)].copy_(part).view(-1, channels).mv(pull).view(-1, size)
+        found[:, start : start + step] = (sums - sums.mean(1, keepdim=True)).T
+    return found
 
 
 @dataclass(slots=True)
