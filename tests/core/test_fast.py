@@ -18,6 +18,7 @@ from torch import Tensor
 
 import rvpo
 import rvpo.core
+import rvpo.core.small as small
 from reference import reference
 from rvpo.core.blocks import SMALL
 from rvpo.core.metrics import Advantages, counter_metrics
@@ -46,6 +47,17 @@ def by_the_page() -> Iterator[None]:
         yield
     finally:
         PAGE.fast_advantages = quick
+
+
+@contextmanager
+def numpy_is(usable: bool) -> Iterator[None]:
+    """Let torch share arrays with NumPy or not, as where NumPy is not installed."""
+    found = small.has_numpy
+    small.has_numpy = found if usable else lambda: False
+    try:
+        yield
+    finally:
+        small.has_numpy = found
 
 
 def is_quick(out: Advantages) -> bool:
@@ -122,9 +134,21 @@ def test_equals_the_equation_page(method: str, data: st.DataObject):
             st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=rewards.shape[1], max_size=rewards.shape[1])
         )
     # Rounding of rewards around 1e6 is 1e-10, and grows where whitening divides by a small deviation.
-    agree(rewards, num_generations=size, method=method, tolerance=1e-7, **options)
     mixed, ids = in_any_order(data.draw, rewards, size)
-    agree(mixed, ids, method=method, tolerance=1e-7, **options)
+    for usable in (True, False):
+        with numpy_is(usable):
+            agree(rewards, num_generations=size, method=method, tolerance=1e-7, **options)
+            agree(mixed, ids, method=method, tolerance=1e-7, **options)
+
+
+def test_small_batches_are_computed_in_numpy_where_it_is_installed():
+    rewards = torch.rand(16, 3, generator=torch.Generator().manual_seed(0))
+    for method in ("rvpo", "gdpo", "grpo"):
+        assert rvpo.advantages(rewards, num_generations=4, method=method)._later.found.keeps_rewards
+        with numpy_is(usable=False):
+            assert not rvpo.advantages(rewards, num_generations=4, method=method)._later.found.keeps_rewards
+    large = torch.rand(SMALL, 3, generator=torch.Generator().manual_seed(0))
+    assert not rvpo.advantages(large, num_generations=4)._later.found.keeps_rewards
 
 
 @pytest.mark.parametrize("name", ["rvpo", "gdpo", "grpo"])

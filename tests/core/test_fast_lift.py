@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import rvpo
+import rvpo.core.small as small
 from rvpo.core import LIFT, AdvantageConfig, Channels, compute, fast_lift
 from rvpo.core.blocks import SMALL
 from rvpo.core.lift_few import MOST
@@ -155,7 +156,18 @@ def test_runs_equal_the_equation_page(data: st.DataObject):
         options["reliability"] = torch.tensor([draw(st.sampled_from([1.0, 0.6, 0.0])) for _ in kinds])
     batches = [batch(kinds, groups * G, seed + i) for i in range(3)]
     # Copies are told apart by 1e-8 on diagonals, which magnifies rounding; whitening within a group does, too.
-    agree(batches, quick=None, tolerance=1e-6 if {"copy", "opposite"} & set(kinds) else 1e-9, **options)
+    tolerance = 1e-6 if {"copy", "opposite"} & set(kinds) else 1e-9
+    agree(batches, quick=None, tolerance=tolerance, **options)
+    with replaced(small, "has_numpy"):  # as where NumPy is not installed
+        agree(batches, quick=None, tolerance=tolerance, **options)
+
+
+def test_small_batches_are_computed_in_numpy_where_it_is_installed():
+    rewards = torch.rand(16, 3, generator=generator(0))
+    assert step(rewards, None)._later.found.keeps_rewards
+    with replaced(small, "has_numpy"):
+        assert not step(rewards, None)._later.found.keeps_rewards
+    assert not step(torch.rand(SMALL, 3, generator=generator(0)), None)._later.found.keeps_rewards
 
 
 @pytest.mark.parametrize("columns", [1, 4, MOST, MOST + 1])

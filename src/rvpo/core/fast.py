@@ -23,9 +23,9 @@ from rvpo.core.methods.grpo import GRPO
 from rvpo.core.methods.rvpo import RVPO
 from rvpo.core.metrics import Advantages
 from rvpo.core.schedules import Schedule
-from rvpo.core.small import Array, Scores, as_array, in_work_layout, summed
+from rvpo.core.small import Array, Scores, as_array, in_work_layout, summarised_small, summed
 from rvpo.core.small import whitened as whitened_small
-from rvpo.core.summary import Met, Summary, met_counts, summarised
+from rvpo.core.summary import Met, Summary, met_counts, standard_deviation, summarised
 from rvpo.core.weights import LARGEST
 from rvpo.errors import RewardError
 
@@ -360,8 +360,14 @@ class Kept:
         value, takes_part = self.found.value, self.found.takes_part
         counted = value.flatten() if takes_part is None else value[takes_part]
         counted = counted.to(self.batch.rewards.dtype)  # as ``aggregated`` has them
+        batch, blocks = self.batch, self.batch.blocks()
         with torch.no_grad():
-            return summarised(self.batch.blocks(), self.batch.rule, self._in_blocks(advantages), counted)
+            scores = self._scores(blocks)
+            if scores is None:
+                return summarised(blocks, batch.rule, self._in_blocks(advantages), counted)
+            weights = as_array(blocks.weights, blocks.values.shape[2])
+            a = self._in_blocks(advantages).numpy().astype("float64")
+            return summarised_small(scores, batch.rule, weights, a, standard_deviation(counted))
 
     def met(self, ends: Tensor, counting: Tensor, advantages: Tensor) -> Met | None:
         """Return how many completions meet the channels, see :func:`met_counts`; None if a reward is missing.
@@ -387,10 +393,36 @@ class Kept:
         order = self.batch.order
         return (rows if order is None else rows.index_select(0, order)).view(self.batch.groups.count, -1).T
 
+    def _scores(self, blocks: Blocks) -> Scores | None:
+        """Return the scores of a small batch; None for other batches, and if its rewards have changed."""
+        if not self.found.keeps_rewards:
+            return None
+        x = in_work_layout(blocks.values)
+        try:
+            return None if x is None else Scores.of(x, blocks.eps, self.batch.config)
+        except UnfitError:
+            return None
+
+    def _filled_small(self, name: str, scores: Scores, blocks: Blocks) -> Tensor:
+        """Return z-scores, responsibilities or the live mask of a small batch, (N, M)."""
+        kind = "float32" if self.batch.rewards.dtype == torch.float32 else "float64"
+        if name == "live":
+            found, kind = scores.everywhere_live()[None], "bool"
+        elif name == "z":
+            found = scores.z
+        else:
+            found = scores.responsibilities(self.batch.rule, as_array(blocks.weights, blocks.values.shape[2]))
+        rows = torch.from_numpy(found.transpose(1, 0, 2).astype(kind, order="C")).expand_as(blocks.values)
+        return self.batch.in_order(rows.flatten(0, 1))
+
     def _filled(self, name: str) -> Tensor:
         """Return z-scores, responsibilities or the live mask, (N, M)."""
         batch, trace = self.batch, list[Tensor]()
         blocks = batch.blocks()
+        scores = self._scores(blocks)
+        if scores is not None:
+            self.require_same(name, self.retraced())
+            return self._filled_small(name, scores, blocks)
 
         def taken(chunk: Chunk) -> Tensor:
             trace.append(chunk.squares)

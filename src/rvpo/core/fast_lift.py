@@ -24,12 +24,12 @@ from rvpo.core.checks import require_known
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.fast import Fitting, Kept, channel_weights, in_blocks, is_plain, version_of
 from rvpo.core.groups import Groups
-from rvpo.core.lazy import Tensor, has_numpy, numpy, torch
+from rvpo.core.lazy import Tensor, numpy, torch
 from rvpo.core.lift_few import MOST, DecidedFew, ShownFew, decide_few
 from rvpo.core.methods.lift import LEAST_DEVIATION, LIFT, Decided, Shown
 from rvpo.core.metrics import Advantages
 from rvpo.core.scales import ASSUMED, KEY, learned, scale_metrics
-from rvpo.core.small import Array, SmallDeviations, in_work_layout
+from rvpo.core.small import Array, SmallDeviations, in_work_layout, products
 from rvpo.core.small import whitened as whitened_small
 from rvpo.core.summary import Summary
 
@@ -155,14 +155,6 @@ def _ends(extremes: list[tuple[Tensor, Tensor]]) -> list[list[float]]:
     return [torch.stack(lows).amin(0).tolist(), torch.stack(highs).amax(0).tolist()]
 
 
-def _products(cells: Tensor) -> Tensor:
-    """Return the products of columns (n, M), summed, (M, M) float64."""
-    if cells.device.type == "cpu" and has_numpy():
-        x = cells.numpy()  # NumPy computes half of a symmetric matrix, torch all of it
-        return torch.from_numpy(x.T @ x)
-    return cells.T @ cells
-
-
 def _number_of(value: float, values: Tensor) -> list[int]:
     """Return how many rewards of each channel are equal to a value."""
     found = torch.zeros((), dtype=torch.float64)
@@ -260,8 +252,8 @@ class _Step:
         shares = self._shares().numpy()
         attained = numpy.add.reduce(found.means) / groups
         arrays = (found.live.any(0), attained, found.products(shares), found.means, found.d)
-        ranks, mean, products, means, d = map(torch.from_numpy, arrays)
-        decided = self._decided(_Looked(groups, size, ranks, mean, products, [means], d), remembered)
+        ranks, mean, moments, means, d = map(torch.from_numpy, arrays)
+        decided = self._decided(_Looked(groups, size, ranks, mean, moments, [means], d), remembered)
         pull = shares * decided.factors if isinstance(decided.factors, list) else shares * decided.factors.numpy()
         value = found.d @ pull
         takes_part = found.live.any(1)
@@ -365,7 +357,7 @@ class _Step:
         looked = _Looked(groups, size, deviations.live.any(0).cpu(), torch.zeros(()), torch.zeros(()), [], None)
         for part, mean, d in deviations.of(values):
             cells = d.view(-1, columns)
-            looked.products = looked.products + _products(cells)
+            looked.products = looked.products + products(cells)
             looked.attained = looked.attained + mean.sum(0)
             looked.means.append(mean)
             if part.stop == groups and part.start == 0:

@@ -1,7 +1,7 @@
 """Small batches on a CPU, in NumPy. A step of 64 completions costs calls, not work, and NumPy's calls cost less.
 
-The layout and the formulas are those of :mod:`rvpo.core.blocks`, in double precision. A batch with a missing reward, or
-a machine without NumPy, is left to that file. So are metrics, z-scores and responsibilities: they are read less often.
+The layout and the formulas are those of :mod:`rvpo.core.blocks` and :mod:`rvpo.core.summary`, in double precision. A
+batch with a missing reward, or a machine without NumPy, is left to those files.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from rvpo.core.aggregate import TIE
 from rvpo.core.blocks import FLOAT64, LOG2E, SMALL, Rule, UnfitError, Weights
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.lazy import Tensor, has_numpy, numpy, torch
+from rvpo.core.summary import Summary
 
 Array = Any
 """A NumPy array of float64, unless said otherwise. NumPy is not needed to import this file."""
@@ -41,11 +43,17 @@ class Scores:
 
     Attributes:
         x: (G, P, M) deviations from the group's mean.
+        mean: (P, M) mean of the group.
+        squares: (P, M) sums of squared deviations.
+        std: (P, M) standard deviations.
         live: (P, M) bool, whether a channel ranks a group; None if all do.
         scale: (P, M) 1 / (std + eps), 0 where not live.
     """
 
     x: Array
+    mean: Array
+    squares: Array
+    std: Array
     live: Array | None
     scale: Array
 
@@ -67,12 +75,41 @@ class Scores:
             raise UnfitError
         live = ranges > numpy.maximum(numpy.maximum(high, -low), eps) * config.rtol
         # Relative to the middle of the group, so that large rewards that are close together keep all digits.
-        x -= low + 0.5 * ranges
-        x -= numpy.add.reduce(x) / len(x)
-        scale = 1 / (numpy.sqrt(numpy.einsum("gpm,gpm->pm", x, x) / (len(x) - config.ddof)) + eps)
-        if numpy.logical_and.reduce(live, None):
-            return cls(x, None, scale)
-        return cls(x, live, scale * live)
+        middle = low + 0.5 * ranges
+        x -= middle
+        offset = numpy.add.reduce(x) / len(x)
+        x -= offset
+        squares = numpy.einsum("gpm,gpm->pm", x, x)
+        std = numpy.sqrt(squares / (len(x) - config.ddof))
+        scale = 1 / (std + eps)
+        every = bool(numpy.logical_and.reduce(live, None))
+        return cls(x, middle + offset, squares, std, None if every else live, scale if every else scale * live)
+
+    @property
+    def z(self) -> Array:
+        """z-scores (G, P, M), 0 where dead."""
+        return self.x * self.scale
+
+    def everywhere_live(self) -> Array:
+        """Return (P, M) bool, whether a channel ranks a group."""
+        return numpy.ones(self.scale.shape, dtype=bool) if self.live is None else self.live
+
+    def responsibilities(self, rule: Rule, weights: Array) -> Array:
+        """Return responsibilities, (G, P, M), or (1, P, M) if they are the same for all completions of a group.
+
+        Args:
+            rule: the rule that aggregates channels.
+            weights: (M,) weights of the channels.
+        """
+        present = self.everywhere_live() if rule.drops or rule.k is None else 1.0
+        if rule.k:
+            pull = numpy.exp2(self.x * (self.scale * (-rule.k * LOG2E))) * (present * weights)
+        elif rule.k is None:  # in units of z a channel of a sum counts by its standard deviation
+            pull = (self.std * weights * present)[None]
+        else:
+            pull = numpy.broadcast_to(present * weights, self.scale.shape)[None]
+        total = numpy.add.reduce(pull, -1, keepdims=True)
+        return pull / numpy.where(total == 0, 1.0, total)
 
     def aggregated(self, rule: Rule, weights: Array) -> tuple[Array, Array | None]:
         """Return the aggregate (G, P), and which groups take part, (P,) bool; None if all do.
@@ -160,6 +197,14 @@ def standardised(a: Array, eps: float, config: AdvantageConfig) -> tuple[Array, 
     return deviation / (std + eps), std
 
 
+def products(cells: Tensor) -> Tensor:
+    """Return the products of columns (n, M) float64, summed over the rows, (M, M). The batch may be large."""
+    if cells.device.type != "cpu" or not has_numpy():
+        return cells.T @ cells
+    x = cells.numpy()
+    return torch.from_numpy(x.T @ x)  # NumPy computes half of a symmetric matrix, torch all of it
+
+
 @dataclass(slots=True)
 class SmallDeviations:
     """The deviations from which LIFT decides, see :class:`rvpo.core.fast_lift.Deviations`.
@@ -225,3 +270,52 @@ class SmallDeviations:
         taking = self.live.any(1)
         cells = self.d.reshape(-1, len(shares)) * shares
         return cells.T @ cells / max(int(taking.sum()) * len(self.d), 1)
+
+
+def summarised_small(scores: Scores, rule: Rule, weights: Array, advantages: Array, aggregated_std: float) -> Summary:
+    """Return the metrics of a small batch, see :func:`rvpo.core.summary.summarised`.
+
+    Args:
+        scores: the batch.
+        rule: the rule that aggregates channels.
+        weights: (M,) weights of the channels.
+        advantages: (G, P) advantages.
+        aggregated_std: standard deviation of the values before whitening.
+    """
+    size, groups, _ = scores.x.shape
+    live, z = scores.everywhere_live(), scores.z
+    ranking = live.any(1)  # (P,)
+    number = numpy.count_nonzero(live, 0)
+    counted, signal = number * size, int(numpy.count_nonzero(ranking)) * size
+    pulls = numpy.broadcast_to(scores.responsibilities(rule, weights) * ranking[:, None], z.shape)
+    decided = pulls * live  # none is negative
+    total, squares = numpy.add.reduce(decided, -1), numpy.einsum("gpm,gpm->gp", decided, decided)
+    decides = total > 0
+    effective = total[decides] ** 2 / squares[decides]
+    apart = scores.mean - numpy.add.reduce(scores.mean) / groups
+    spread = numpy.add.reduce(scores.squares + size * apart * apart) / (groups * size - 1)
+    a = numpy.add.reduce(advantages) @ live
+    products = numpy.einsum("gpm,gp->m", z, advantages)
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        a_spread = numpy.add.reduce(advantages * advantages) @ live - a * a / counted
+        z_squared = numpy.add.reduce(scores.squares * scores.scale * scores.scale)
+        columns = [
+            numpy.add.reduce(scores.mean) / groups,
+            numpy.sqrt(spread),
+            number / groups,
+            1 - number / groups,
+            numpy.zeros(len(number)),
+            numpy.add.reduce(pulls, (0, 1)) / numpy.float64(signal),
+            numpy.add.reduce(_lowest(z, live), (0, 1)) / numpy.float64(signal),
+            products / numpy.sqrt(a_spread * z_squared),  # within a group z has the mean 0
+        ]
+    mean = float(effective.mean()) if len(effective) else math.nan
+    arrays = (numpy.array(columns), number > 0)
+    return Summary(*map(torch.from_numpy, arrays), signal / size / groups, signal, mean, aggregated_std)
+
+
+def _lowest(z: Array, live: Array) -> Array:
+    """Return which live channel of a completion is lowest, (G, P, M); ties share, 0 without live channels."""
+    z = numpy.where(live, z, math.inf)
+    tied = (z <= numpy.minimum.reduce(z, -1, keepdims=True) + TIE) & live
+    return tied / numpy.maximum(numpy.count_nonzero(tied, -1, keepdims=True), 1)

@@ -116,6 +116,7 @@ class Followed:
         self._joiner = Joiner()
         self._as_recorded = as_recorded
         self._waiting: list[_Step] = []
+        self._waiting_cells = 0
         self.largest: float | None = None
         self.extreme = 0.0
         self.problem: str | None = None
@@ -196,14 +197,14 @@ class Followed:
 
     def _add(self, step: _Step) -> None:
         """Count the results on a batch, now or later together with others."""
-        waiting = sum(each.result.z.numel() for each in self._waiting)
-        if self._waiting and (waiting > CELLS or not step.joins(self._waiting[0])):
+        if self._waiting and (self._waiting_cells > CELLS or not step.joins(self._waiting[0])):
             self._count_waiting()
         self._waiting.append(step)
+        self._waiting_cells += step.result.rewards.numel()
 
     def _count_waiting(self) -> None:
         if self._waiting:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting, self._waiting_cells = self._waiting, [], 0
             self._count(_joined(waiting))
 
     def _count(self, step: _Whole) -> None:
