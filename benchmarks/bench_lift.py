@@ -91,16 +91,23 @@ def slope(shapes: tuple[tuple[int, int], ...], times: list[float]) -> float:
 
 
 def peak_memory(rows: int, columns: int) -> float:
-    """Return the largest memory of a call in a fresh process, as a multiple of the rewards (Linux counts in KiB)."""
+    """Return the largest memory of a call in a fresh process, as a multiple of the rewards.
+
+    Linux counts the largest resident memory from the moment at which the counter is set back; otherwise what the imports
+    needed would hide what the call needs.
+    """
     code = (
-        "import resource, torch, rvpo\n"
+        "import torch, rvpo\n"
         "torch.set_num_threads(1)\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "def status(key):\n"
+        "    lines = open('/proc/self/status').read().splitlines()\n"
+        "    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))\n"
         "rvpo.advantages(torch.rand(8192, 17), num_generations=8, method='lift', state={})\n"
         f"rewards = torch.rand({rows}, {columns})\n"
-        "before = peak()\n"
+        "open('/proc/self/clear_refs', 'w').write('5')\n"
+        "before = status('VmRSS')\n"
         "rvpo.advantages(rewards, num_generations=8, method='lift', state={})\n"
-        "print((peak() - before) / (rewards.numel() * 4))"
+        "print((status('VmHWM') - before) / (rewards.numel() * 4))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout)

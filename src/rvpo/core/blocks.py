@@ -366,18 +366,20 @@ class Blocks:
 
     def _with_care(self, x: Tensor, spare: Tensor | None) -> Chunk:
         """Return a chunk with missing rewards or nearly constant channels."""
-        there: Tensor | None = torch.eq(x, x, out=torch.empty_like(x))  # NaN is not equal to itself
-        count: int | Tensor = there.sum(0)
-        scored, free = count, count - self.ddof
-        if float(count.amin()) < len(x):
+        scored_cells = torch.eq(x, x, out=torch.empty_like(x))  # NaN is not equal to itself
+        number = scored_cells.sum(0)
+        there: Tensor | None = scored_cells
+        count: int | Tensor = number
+        if float(number.amin()) < len(x):
             low = torch.nan_to_num(x, torch.inf, torch.inf, -torch.inf, out=spare).amin(0)
             high = torch.nan_to_num(x, -torch.inf, torch.inf, -torch.inf, out=spare).amax(0)
-            nothing = count == 0
+            nothing = number == 0
             low.masked_fill_(nothing, 0.0)
             high.masked_fill_(nothing, 0.0)
-            scored, free = count.clamp(min=1), free.clamp_(min=1)
+            scored, free = number.clamp(min=1), (number - self.ddof).clamp_(min=1)
         else:
             there, count = None, len(x)
+            scored, free = number, number - self.ddof
             low, high = x.amin(0), x.amax(0)
         lowest, highest = low.double(), high.double()
         ranges = highest - lowest

@@ -310,8 +310,8 @@ def summarised_small(scores: Scores, rule: Rule, weights: Array, advantages: Arr
             products / numpy.sqrt(a_spread * z_squared),  # within a group z has the mean 0
         ]
     mean = float(effective.mean()) if len(effective) else math.nan
-    arrays = (numpy.array(columns), number > 0)
-    return Summary(*map(torch.from_numpy, arrays), signal / size / groups, signal, mean, aggregated_std)
+    of_channels, ranks = torch.from_numpy(numpy.array(columns)), torch.from_numpy(number > 0)
+    return Summary(of_channels, ranks, signal / size / groups, signal, mean, aggregated_std)
 
 
 def _lowest(z: Array, live: Array) -> Array:

@@ -147,7 +147,9 @@ class Followed:
         """
         self.rows += len(one.batch.groups)
         if self._together:
-            for joined in self._joiner.add(replace(one, batch=replace(one.batch, advantages=used))):
+            if one.batch.advantages is not used:
+                one = replace(one, batch=replace(one.batch, advantages=used))
+            for joined in self._joiner.add(one):
                 self._add_together(joined)
             return None
         result = self._result(one)
