@@ -82,7 +82,7 @@ def medians(contenders: dict[str, Callable[[], object]], repetitions: int, devic
         for _ in range(3):
             seconds(run)
     times = {name: [] for name in contenders}
-    # Whoever comes after another of its kind finds its code in the processor's caches, so the order changes.
+    # A contender that runs after another of its kind finds its code in the processor's caches, so the order changes.
     shuffled, chance = list(contenders.items()), random.Random(0)
     for _ in range(repetitions):
         chance.shuffle(shuffled)

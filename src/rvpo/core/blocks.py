@@ -317,7 +317,7 @@ class Blocks:
         """Yield rewards in work layout (G, C, M), as a copy and as they are, and room for as many numbers, or None."""
         groups, size, channels = self.values.shape
         layout, cells = self.values.transpose(0, 1), size * channels
-        if groups * cells <= SMALL or self.values.device.type != "cpu":  # fits into any cache, or there is none to fit
+        if groups * cells <= SMALL or self.values.device.type != "cpu":  # small enough for any cache, or on a GPU
             yield layout.to(self.dtype, copy=True), layout, None
             return
         step = min(groups, max(1, CELLS // cells))
