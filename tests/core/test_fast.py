@@ -141,6 +141,16 @@ def test_equals_the_equation_page(method: str, data: st.DataObject):
             agree(mixed, ids, method=method, tolerance=1e-7, **options)
 
 
+@pytest.mark.parametrize("method", ["rvpo", "gdpo", "gdpo:whiten=group", "grpo"])
+def test_constant_rewards_that_the_page_refuses_are_refused(method: str):
+    rewards = torch.rand(16, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for constant in (slice(1, 2), slice(0, 2)):
+        rewards[:, constant] = 1e120
+        for usable in (True, False):
+            with numpy_is(usable), pytest.raises(RewardError, match=r"1e[+]120"):
+                rvpo.advantages(rewards, num_generations=4, method=method)
+
+
 def test_small_batches_are_computed_in_numpy_where_it_is_installed():
     rewards = torch.rand(16, 3, generator=torch.Generator().manual_seed(0))
     for method in ("rvpo", "gdpo", "grpo"):

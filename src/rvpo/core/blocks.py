@@ -41,7 +41,7 @@ LOG2E = math.log2(math.e)
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a dtype is exact enough: smallest range that may count as live, largest range, largest exponent."""
+    """Where a dtype is exact enough: smallest range that may count as live, largest reward, largest exponent."""
 
     live: float
     range: float
@@ -305,7 +305,7 @@ class Blocks:
         """Yield all groups, some at a time. A chunk lives until the next one is asked for.
 
         Raises:
-            UnfitError: a reward is infinite, or ranges are too large.
+            UnfitError: a reward is infinite or too large.
         """
         has_holes = False
         for x, rewards, spare in self._parts():
@@ -359,9 +359,9 @@ class Blocks:
             live = squares > 0
             least = float(squares.masked_fill(~live, torch.inf).amin())
         lowest, highest = map(float, torch.aminmax(first))
-        if not most < self.limits.range**2:
+        reach = max(highest, -lowest) + 2 * math.sqrt(most) if most >= 0 else math.nan  # NaN: a reward is missing
+        if not reach < self.limits.range:
             return False, None
-        reach = max(highest, -lowest) + 2 * math.sqrt(most)
         return 2 * math.sqrt(least / size) > 1.001 * self.rtol * max(reach, self.eps), live
 
     def _with_care(self, x: Tensor, spare: Tensor | None) -> Chunk:
@@ -382,11 +382,11 @@ class Blocks:
             scored, free = number, number - self.ddof
             low, high = x.amin(0), x.amax(0)
         lowest, highest = low.double(), high.double()
-        ranges = highest - lowest
-        if not float(ranges.amax()) < self.limits.range:
+        ranges, largest = highest - lowest, torch.maximum(highest.abs(), lowest.abs())
+        if not float(largest.amax()) < self.limits.range:
             raise UnfitError
         # The range is also 0 if fewer than two completions of the group were scored.
-        live = ranges > torch.maximum(highest.abs(), lowest.abs()).clamp_(min=self.eps).mul_(self.rtol)
+        live = ranges > largest.clamp_(min=self.eps).mul_(self.rtol)
         # Relative to the middle of the group, so that large rewards that are close together keep all digits.
         middle = low.lerp_(high, 0.5)
         x.sub_(middle)

@@ -70,10 +70,10 @@ class Scores:
             UnfitError: a reward is missing or too large.
         """
         high, low = numpy.maximum.reduce(x), numpy.minimum.reduce(x)
-        ranges = high - low
-        if not numpy.maximum.reduce(ranges, None) < FLOAT64.range:  # also if one is NaN
+        ranges, largest = high - low, numpy.maximum(high, -low)
+        if not numpy.maximum.reduce(largest, None) < FLOAT64.range:  # also if one is NaN
             raise UnfitError
-        live = ranges > numpy.maximum(numpy.maximum(high, -low), eps) * config.rtol
+        live = ranges > numpy.maximum(largest, eps) * config.rtol
         # Relative to the middle of the group, so that large rewards that are close together keep all digits.
         middle = low + 0.5 * ranges
         x -= middle
