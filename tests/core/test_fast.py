@@ -141,6 +141,16 @@ def test_equals_the_equation_page(method: str, data: st.DataObject):
             agree(mixed, ids, method=method, tolerance=1e-7, **options)
 
 
+def test_the_deviation_of_large_rewards_is_that_of_their_numbers():
+    """float32 has no fractions at 1e7, but the rewards have a standard deviation, over large and small batches."""
+    for rows in (64, SMALL):
+        rewards = torch.rand(rows, 3, generator=torch.Generator().manual_seed(0)) + 1e7
+        for method in ("rvpo", "gdpo"):
+            agree(rewards, num_generations=8, method=method, tolerance=1e-5)
+            found = rvpo.advantages(rewards, num_generations=8, method=method).metrics()
+            assert found["0/std"] == pytest.approx(float(rewards[:, 0].double().std()), rel=1e-6)
+
+
 @pytest.mark.parametrize("method", ["rvpo", "gdpo", "gdpo:whiten=group", "grpo"])
 def test_constant_rewards_that_the_page_refuses_are_refused(method: str):
     rewards = torch.rand(16, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

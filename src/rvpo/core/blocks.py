@@ -81,7 +81,7 @@ class Chunk:
 
     Attributes:
         x: (G, C, M) deviations from the group's mean, 0 where missing; a rule writes into it.
-        mean: (C, M) mean of the group, 0 where nothing was scored.
+        mean: (C, M) float64 mean of the group, 0 where nothing was scored.
         squares: (C, M) float64 sum of squared deviations.
         count: number of scored completions: G, or (C, M).
         std: (C, M) float64 standard deviation.
@@ -167,7 +167,7 @@ class Chunk:
         if rule.k is None:  # in units of z a channel of a sum counts by its standard deviation
             pull, present = (self.std * weights).to(self.x.dtype), self.present(drops=True)
         else:
-            pull, present = torch.ones_like(self.mean) * weights, self.present(rule.drops)
+            pull, present = torch.ones_like(self.x[0]) * weights, self.present(rule.drops)
         return normalised(pull if present is None else pull * present).expand_as(self.x)
 
     def z(self) -> Tensor:
@@ -341,7 +341,7 @@ class Blocks:
         scale = (std + self.eps).reciprocal_()
         if live is not None:
             scale.masked_fill_(~live, 0.0)
-        return Chunk(x, first.add_(offset), squares, len(x), std, scale, live, None)
+        return Chunk(x, first.double().add_(offset), squares, len(x), std, scale, live, None)
 
     def _ranking(self, first: Tensor, squares: Tensor, size: int) -> tuple[bool, Tensor | None]:
         """Return whether it is certain which channels rank which groups, and which do, (C, M) bool; None: all.
@@ -399,7 +399,7 @@ class Blocks:
         squares = torch.mul(x, x, out=spare).sum(0).double()
         std = squares.div(free).sqrt_()
         scale = (std + self.eps).reciprocal_().masked_fill_(~live, 0.0)
-        return Chunk(x, middle.add_(offset), squares, count, std, scale, None if bool(live.all()) else live, there)
+        return Chunk(x, middle.double().add_(offset), squares, count, std, scale, None if bool(live.all()) else live, there)
 
 
 def _weight_of(present: Tensor, weights: Weights) -> Tensor:

@@ -114,7 +114,7 @@ class _Passes:
 
     def add(self, chunk: Chunk, advantages: Tensor) -> None:
         """Add a chunk with its advantages (G, C)."""
-        self._means.add(chunk.mean.double())
+        self._means.add(chunk.mean)
         live = torch.ones_like(chunk.scale) if chunk.live is None else chunk.live.double()
         signal = live.amax(1)  # (C,)
         self._signal += int(signal.sum())
