@@ -1,4 +1,4 @@
-"""What the state of TRL's trainer says about its completions: which are of an evaluation, and which columns are rewards."""
+"""The state of TRL's trainer shows which completions are of an evaluation, and which columns are rewards."""
 
 from __future__ import annotations
 

@@ -363,8 +363,8 @@ def _of_evaluations_alone(paths: Sequence[Path]) -> Guess:
     """Return the guess about a run that has an evaluation at each step that it logs."""
     return Guess(
         "all completions are of the training",
-        f"the trainer logged an evaluation at each of the {len(paths)} steps, and TRL then writes the completions of the "
-        "evaluation in place of the training's",
+        f"the trainer logged an evaluation at each of the {len(paths)} steps, and TRL then writes the completions of "
+        "the evaluation in place of the training's",
         "evaluate less often than you log",
         trust=0.5,
     )
@@ -372,7 +372,9 @@ def _of_evaluations_alone(paths: Sequence[Path]) -> Guess:
 
 def _files(paths: Sequence[Path]) -> str:
     """Return how many files there are, and their steps."""
-    steps = ", ".join(str(_step(file)) for file in paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    steps = ", ".join(str(_step(file)) for file in paths[:5]) + (
+        f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    )
     return f"the file of step {steps} is" if len(paths) == 1 else f"{len(paths)} files (steps {steps}) are"
 
 
