@@ -372,9 +372,8 @@ def _of_evaluations_alone(paths: Sequence[Path]) -> Guess:
 
 def _files(paths: Sequence[Path]) -> str:
     """Return how many files there are, and their steps."""
-    steps = ", ".join(str(_step(file)) for file in paths[:5]) + (
-        f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-    )
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    steps = ", ".join(str(_step(file)) for file in paths[:5]) + more
     return f"the file of step {steps} is" if len(paths) == 1 else f"{len(paths)} files (steps {steps}) are"
 
 
