@@ -520,7 +520,7 @@ R = torch.zeros(6, 2)
         ([[1.0, 2.0]], {}, r"rewards is a list; expected a floating point tensor"),
         ([[1.0, 2.0]], {}, r"Pass torch\.tensor\(.*or use rvpo\.Aggregator"),
         (torch.ones(2, 2, dtype=torch.int64), {}, r"Convert whole numbers with rewards\.double\(\)"),
-        (torch.zeros(0, 2), {}, r"rewards is a torch.float32 tensor of shape \(0, 2\); expected"),
+        (torch.zeros(0, 2), {}, r"rewards is a torch.float32 tensor of shape \(0, 2\); expected .* missing$"),
         (torch.zeros(6, 0), {}, r"rewards is a torch.float32 tensor of shape \(6, 0\); expected"),
         (torch.tensor([[0.0, 1.0], [math.inf, 0.0]]), {"num_generations": 2}, r"rewards\[1, 0\] is inf; expected"),
         (torch.tensor([[0.0, NAN]]), {"num_generations": 1, "missing": "error"}, r"rewards\[0, 1\] is nan.*\"error\""),
