@@ -17,7 +17,7 @@ import rvpo
 import rvpo.cli.arena as command
 from rvpo.arena import fields, known
 from rvpo.arena.fields import FIELDS, Run
-from rvpo.arena.table import Scores, not_first, rows
+from rvpo.arena.table import Scores, not_first, rows, standing
 from rvpo.core.methods.registry import METHODS, read_texts
 from rvpo.errors import ConfigError
 from warm_python import WarmPython
@@ -57,7 +57,7 @@ def test_rules_and_ones_own_train_in_a_world_and_later_ones_join(tmp_path: Path,
     methods = f"gdpo dara {own}:low"
     arena(tmp_path / "arena", methods)
     told = capfd.readouterr().out
-    assert "1 cells, 2 seeds" in told
+    assert "1 cell, 2 seeds" in told
     assert "worlds: training 3 rules in 1 cell, 2 seeds each" in told
     assert f"| `{own}:low` |" in told
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "arena" / "worlds" / "records").iterdir()}
@@ -147,6 +147,17 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("first")
     arena(out, "gdpo dara")
     return out
+
+
+def test_a_tie_for_the_first_place_is_said():
+    assert standing("lift", [], 1) == "`lift` is first in the only cell, or within 0.005 of the first."
+    assert standing("lift", [], 3).startswith("`lift` is first in all 3 cells, or within")
+
+
+def test_the_page_says_what_its_columns_mean(first: Path):
+    page = (first / "arena.md").read_text()
+    assert "Here: 1 cell, " in page
+    assert "differs from that of gdpo (p < 0.05 after adjustment), however little" in page
 
 
 def test_known_scores_are_not_trained_again(first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -635,6 +635,53 @@ def test_what_cannot_be_checked_says_what_can(spec: Spec, said: str):
         resolve(spec)
 
 
+OWN_METHODS = """
+def lowest(scores, shares):
+    return scores.masked_fill(shares == 0, float("inf")).min(-1).values
+
+def lexicographic(z, p, *, tie=0.25):
+    value, decided = z.new_zeros(len(z)), p.sum(-1) == 0
+    for channel in range(z.shape[1]):
+        decides = (z[:, channel].abs() > tie) & (p[:, channel] > 0) & ~decided
+        value = z[:, channel].where(decides, value)
+        decided = decided | decides
+    return value
+
+def attached(z, p):
+    return z.numpy().mean(-1)
+"""
+
+
+@pytest.fixture
+def methods(tmp_path: Path) -> Path:
+    """Write a file with methods."""
+    (tmp_path / "rules.py").write_text(OWN_METHODS)
+    return tmp_path / "rules.py"
+
+
+def test_a_method_with_other_parameter_names_is_named_by_its_style(methods: Path):
+    report = run_checks(resolve(Spec(f"{methods}:lowest")))
+    assert "called as: f(rewards, groups), an advantage function" in show.report_as_text(report)
+    assert not report.passed
+    report = run_checks(resolve(Spec(f"{methods}:lowest", style="method")))
+    assert "called as" not in show.report_as_text(report)
+    assert report.passed
+
+
+def test_the_order_of_channels_may_be_a_part_of_the_rule(methods: Path):
+    place = f"{methods}:lexicographic"
+    assert [finding.asked.name for finding in run_checks(resolve(Spec(place))).failures] == ["channel-order"]
+    assert run_checks(resolve(Spec(place, traits=("ordered",)))).passed
+
+
+def test_a_method_that_always_raises_gets_one_line_for_the_rest(methods: Path):
+    report = run_checks(resolve(Spec(f"{methods}:attached")))
+    text = show.report_as_text(report)
+    assert f"n.a.  the other {len(report.findings) - 1} properties (it raises on ordinary batches)" in text
+    assert text.count("it raises on ordinary batches") == 1
+    assert "To use NumPy, start with z = z.detach()" in text
+
+
 def test_an_engine_that_is_not_here_says_how_to_get_it():
     with pytest.raises(
         EngineError, match=r"verl is not installed here: pip install .*\[verl\]' in the clone, in an environment"

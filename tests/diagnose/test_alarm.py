@@ -255,3 +255,10 @@ def test_it_needs_no_extra():
     environment = os.environ | {"PYTHONPATH": str(Path(rvpo.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+@pytest.mark.parametrize("groups", [8, 9, 12, 32, 512])
+def test_the_verdicts_of_few_groups_have_the_wider_intervals_of_student_s_t(groups: int):
+    from rvpo.statistics.distributions import t_quantile
+
+    assert module.wider(module.USUAL, groups - 1) == pytest.approx(t_quantile(0.975, groups - 1), abs=0.01)

@@ -47,6 +47,7 @@ def test_the_method_is_found_where_the_logs_do_not_tell(tmp_path: Path):
     weighted = open_run(write(tmp_path / "run.parquet", "gdpo", weights=[1.0, 0.5, 2.0]))
     assert replay(weighted, []).own is None
     assert "no method with equal weights" in replay(weighted, []).notes[-1]
+    assert "such as --weights 1,0.5,0.5" in replay(weighted, []).notes[-1]
     assert replay(with_weights(weighted, [1.0, 0.5, 2.0]), []).own == "gdpo"
 
 

@@ -54,6 +54,20 @@ def write(folder: Path, *, steps: int = 3, only_monitored: bool = False, tokens:
     table.add(steps, done, trained=False, extra=own)
 
 
+def test_a_method_that_changed_during_the_run_is_said(tmp_path: Path):
+    generator = torch.Generator().manual_seed(0)
+    table = ChannelTable(tmp_path / "channels", {"session": pa.string()})
+    for step, method in enumerate(["lift", "lift", "gdpo"], 1):
+        rewards = torch.rand(12, 2, generator=generator, dtype=torch.float64)
+        done = Aggregator(method, NAMES)(rewards, num_generations=4)
+        table.add(step, done, extra={"session": ["s"] * 12})
+    assert any(
+        "the method changed during the run: lift from step 1, gdpo from step 3" in note
+        for note in open_run(tmp_path).notes
+    )
+    assert not any("the method changed" in note for note in open_run(tmp_path, steps=(1, 2)).notes)
+
+
 @pytest.mark.parametrize("tokens", [False, True], ids=["by_row", "by_token"])
 @pytest.mark.parametrize("only_monitored", [False, True])
 def test_a_record_gives_its_advantages_again(tmp_path: Path, only_monitored: bool, tokens: bool):

@@ -142,6 +142,23 @@ def not_first(scores: Scores, method: str) -> list[tuple[str, str, float]]:
     return sorted(found, key=lambda entry: -entry[2])
 
 
+def standing(method: str, lost: list[tuple[str, str, float]], cells: int) -> str:
+    """Return a sentence that lists the cells in which a rule is not first."""
+    if not lost:
+        where = "the only cell" if cells == 1 else f"all {cells} cells"
+        return f"`{method}` is first in {where}, or within {TIE} of the first."
+    named = ", ".join(f"{cell} ({winner} by {gap:.3f})" for cell, winner, gap in lost)
+    return f"`{method}` is not first in {len(lost)} of {cells} cells: {named}."
+
+
+def legend(baseline: str) -> str:
+    """Return what the columns of :func:`markdown` mean."""
+    return (
+        f"first in: cells in which the AUC of the rule is the highest, or within {TIE} of the highest. better / worse: "
+        f"cells in which its AUC differs from that of {baseline} (p < {LEVEL} after adjustment), however little."
+    )
+
+
 def markdown(count: int, table: Sequence[dict[str, Any]], baseline: str) -> str:
     """Return the table as Markdown; ``count`` is the number of cells."""
     head = (

@@ -78,7 +78,7 @@ def _arena(
     from rvpo.arena.cost import milliseconds
     from rvpo.arena.fields import FIELDS as FIELDS_BY_NAME
     from rvpo.arena.known import task_of, text
-    from rvpo.arena.table import Scores, markdown, not_first, rows
+    from rvpo.arena.table import Scores, legend, markdown, not_first, rows, standing
     from rvpo.core.methods.registry import build_method, read_texts, spell
 
     if unknown := [name for name in fields if name not in FIELDS_BY_NAME]:
@@ -106,10 +106,11 @@ def _arena(
             continue
         table = rows(scores, base, cost)
         results[name] = {"rules": table, "cells": scores.cells, "seeds": seeds, "left_out": scores.left_out}
-        lines = [f"## {name}", "", f"{field.about}: {len(scores.cells)} cells, {seeds} seeds.", ""]
-        lines += [markdown(len(scores.cells), table, base)]
+        cells_text = "1 cell" if len(scores.cells) == 1 else f"{len(scores.cells)} cells"
+        lines = [f"## {name}", "", f"{field.about}. Here: {cells_text}, {seeds} seeds.", ""]
+        lines += [markdown(len(scores.cells), table, base), "", legend(base)]
         if subject in texts:
-            lines += ["", _standing(subject, not_first(scores, subject), len(scores.cells))]
+            lines += ["", standing(subject, not_first(scores, subject), len(scores.cells))]
         parts.append("\n".join(lines))
     out.mkdir(parents=True, exist_ok=True)  # where all was known, nothing has made it
     page = "\n\n".join(parts) + "\n"
@@ -167,11 +168,3 @@ def _runs(
     trained = [run for run in field.read(output) if run.cell in cells]
     have = {(run.cell, run.method) for run in trained}
     return trained + [run for run in runs if (run.cell, run.method) not in have]
-
-
-def _standing(method: str, lost: list[tuple[str, str, float]], cells: int) -> str:
-    """Return a sentence that lists the cells in which a rule is not first."""
-    if not lost:
-        return f"`{method}` is first in all {cells} cells."
-    named = ", ".join(f"{cell} ({winner} by {gap:.3f})" for cell, winner, gap in lost)
-    return f"`{method}` is not first in {len(lost)} of {cells} cells: {named}."

@@ -24,7 +24,8 @@ def check_command(
         str,
         typer.Option(
             help="How a function is called. completions: f(rewards (N, M), groups (N,)) -> (N,). tokens: verl's "
-            "f(token_level_rewards, response_mask, index, …). auto: by the names of its parameters."
+            "f(token_level_rewards, response_mask, index, …). method: f(z (N, M), p (N, M)) -> (N,), which is also "
+            "recognized by parameters named z and p. auto: by the names of its parameters."
         ),
     ] = "completions",
     option: Annotated[
@@ -37,8 +38,8 @@ def check_command(
     declare: Annotated[
         list[str] | None,
         typer.Option(
-            help="Trait that the function has by design: levels, shared-weights, bundles, spread-penalty, adapts or "
-            "complete-only; repeatable. A method declares its traits in its property `traits`."
+            help="Trait that the function has by design: levels, shared-weights, bundles, spread-penalty, ordered, "
+            "adapts or complete-only; repeatable. A method declares its traits in its property `traits`."
         ),
     ] = None,
     processes: Annotated[

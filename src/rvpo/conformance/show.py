@@ -9,18 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rvpo.conformance.suite import FAIL, NOT_APPLICABLE, NOTE, Finding, Report
+from rvpo.conformance.suite import FAIL, NOT_APPLICABLE, NOTE, RAISES, Finding, Report
 from rvpo.conformance.target import TRAITS, Example
 
 
 def report_as_text(report: Report) -> str:
     """Return the table, then each failure with its smallest batch."""
     lines = [f"checked: {report.target.name}"]
+    lines += [f"called as: {report.target.called}"] if report.target.called else []
     lines += [f"declared {trait}: {TRAITS[trait]}" for trait in sorted(report.target.traits)]
     name = max(len(finding.asked.name) for finding in report.findings)
     lines.append("")
+    unasked = [finding for finding in report.findings if finding.remark == RAISES]
     for finding in report.findings:
-        lines.append(f"{finding.status:<4}  {finding.asked.name:<{name}}  {_said(finding)}")
+        if finding not in unasked:
+            lines.append(f"{finding.status:<4}  {finding.asked.name:<{name}}  {_said(finding)}")
+    if unasked:
+        lines.append(f"{NOT_APPLICABLE:<4}  the other {len(unasked)} properties ({RAISES})")
     for finding in report.failures:
         lines += ["", *_failure(finding, report.target.by_tokens)]
     applicable = [f for f in report.findings if f.asked.required and f.status != NOT_APPLICABLE]

@@ -13,6 +13,8 @@ from rvpo.conformance.shrink import shrink_example
 from rvpo.conformance.target import CallError, Example, NotHereError, Target
 
 PASS, FAIL, NOT_APPLICABLE, NOTE = "PASS", "FAIL", "n.a.", "note"
+RAISES = "it raises on ordinary batches"
+"""Why a function that never answers is not asked for more."""
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +108,7 @@ def _findings(target: Target, seeds: int, processes: int, timeout: float, local_
         if asked is OUTPUT:
             continue
         if broken:
-            yield Finding(asked, NOT_APPLICABLE, None, "it raises on ordinary batches")
+            yield Finding(asked, NOT_APPLICABLE, None, RAISES)
             continue
         yield examine(target, asked, seeds)
         if asked is REQUIRED[-1]:

@@ -20,11 +20,12 @@ TRAITS: Mapping[str, str] = {
     "filters": "leaves out completions on which the channels disagree",
     "adapts": "sets its risk coefficient by the whole batch",
     "missing-as-0": "counts a missing reward as 0, as TRL's sum of rewards does",
+    "ordered": "takes the channels in the order in which they are listed, as a lexicographic rule does",
     "complete-only": "takes complete rewards only, and refuses missing ones",
 }
 """What a function can declare about itself. A property that cannot hold for such a rule is then not applicable."""
 
-STYLES = ("completions", "tokens", "auto")
+STYLES = ("completions", "tokens", "method", "auto")
 CHANNELS = ("many", "one", "auto")
 
 
@@ -127,6 +128,7 @@ class Target:
         gathers: whether it takes only the rows of its own process and gathers the others itself.
         traits: see ``TRAITS``.
         spec: how another process builds it; None if it cannot.
+        called: how the function is called, if its parameters leave this open; empty otherwise.
     """
 
     name: str
@@ -138,3 +140,4 @@ class Target:
     gathers: bool = False
     traits: frozenset[str] = frozenset()
     spec: Spec | None = None
+    called: str = ""

@@ -37,6 +37,12 @@ RANGE = (-8.0, 8.0)
 NUMBERS = ("eps", "ddof", "rtol", "missing")
 """Options that all methods share, and that :func:`rvpo.advantages` takes by name."""
 
+BY_COMPLETIONS = (
+    "f(rewards, groups), an advantage function. If it is a method f(z, p), name its parameters z and p, or pass "
+    "--style method"
+)
+"""How a function is called whose parameters have other names."""
+
 THRESHOLD = 0.5
 """Threshold for ``lagrangian``, which needs one: the same for every channel, so that their order does not matter."""
 
@@ -68,7 +74,7 @@ def resolve(spec: Spec) -> Target:
             "path/to/file.py:function"
         )
     found = load_object(name, "function to check")
-    if _is_method(found):
+    if spec.style == "method" or _is_method(found):
         return _of_method(spec)
     if name != spec.name:
         raise ConfigError(
@@ -100,7 +106,12 @@ def from_function(function: Callable[..., Any], spec: Spec) -> Target:
     if style == "completions":
         answer = by_completions(function, spec.options, spec.k_name)
         return Target(
-            spec.name, answer, has_k=spec.k_name is not None, one_channel=spec.channels == "one", traits=traits
+            spec.name,
+            answer,
+            has_k=spec.k_name is not None,
+            one_channel=spec.channels == "one",
+            traits=traits,
+            called="" if "rewards" in (parameters or ()) else BY_COMPLETIONS,
         )
     one = spec.channels == "one" or (spec.channels == "auto" and "non_tensor_batch" not in (parameters or {}))
     answer = by_tokens(function, spec.options, spec.k_name)
@@ -224,5 +235,5 @@ def _check_call(spec: Spec, style: str, parameters: Mapping[str, inspect.Paramet
         raise ConfigError(
             f"{spec.name} takes ({', '.join(parameters)}), and --style {style} calls "
             f"{called}{''.join(f', {key}=' for key in options)}), which does not fit ({error}): pass --style {other}, "
-            "or an --option for each argument that it needs"
+            "or an --option for each argument that it needs. A method has the parameters z and p"
         ) from error

@@ -363,8 +363,15 @@ def _check_rewards(
             if isinstance(rewards, Tensor)
             else f"a {type(rewards).__name__}"
         )
+        if not isinstance(rewards, Tensor):
+            step = (
+                ". Pass torch.tensor(rewards, dtype=torch.float64), or use rvpo.Aggregator, which also takes arrays, "
+                "lists with None, and mappings"
+            )
+        else:
+            step = "" if rewards.is_floating_point() else ". Convert whole numbers with rewards.double()"
         raise RewardError(
-            f"rewards is {seen}; expected a floating point tensor of shape (N, M), not empty, with NaN = missing"
+            f"rewards is {seen}; expected a floating point tensor of shape (N, M), not empty, with NaN = missing{step}"
         )
     if applies is None:
         applies = torch.ones_like(rewards, dtype=torch.bool)

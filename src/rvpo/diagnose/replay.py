@@ -290,8 +290,10 @@ def _guessed(run: Run, guesses: Sequence[Compared], weighted: str) -> tuple[str 
         nearest, best = next(pair for pair in tried if pair[0] <= max(10 * nearest, EQUAL / 100))
         note = f"the logs do not name the method; {best.config} with {weighted} gives the logged advantages"
         return str(best.config), nearest, note
+    example = ",".join(["1", *["0.5"] * (len(run.channels) - 1)])
     note = (
         f"the logs do not name the method, and no method with {weighted} gives the logged advantages (nearest: "
-        f"{best.config}, which differs by up to {nearest:.3g})"
+        f"{best.config}, which differs by up to {nearest:.3g}). If the run had other weights, name them in the order "
+        f"of {', '.join(run.channels)}, such as --weights {example}. If it had another method, name it with --method"
     )
     return None, None, note

@@ -112,6 +112,7 @@ def open_record(path: Path, paths: Sequence[Path], bounds: Bounds = (None, None)
         raise DataError(f"{path} has no completions; expected at least one. Check whether the run has started")
     every = abouts[0].follows is None and steps[0] == 1
     every = every and all(about.follows == step for about, step in zip(abouts[1:], steps, strict=False))
+    notes.extend(_changes(steps, abouts))
     if abouts[-1].config.method.remembers and not every:
         notes.append("some steps since the first are missing, so the memory of a method cannot be replayed")
     structure = tuple(dict.fromkeys(text for about in abouts for text in about.structure))
@@ -133,6 +134,16 @@ def open_record(path: Path, paths: Sequence[Path], bounds: Bounds = (None, None)
         solved=abouts[-1].solved,
         pictures=folder if (folder := paths[0].parent.parent / pictures.FOLDER).is_dir() else None,
     ).between(*bounds)
+
+
+def _changes(steps: Sequence[int], abouts: Sequence[About]) -> list[str]:
+    """Return the note on a run that was resumed with another method; empty if it has one method."""
+    parts = [(step, str(about.config)) for step, about in zip(steps, abouts, strict=True)]
+    begins = [parts[0], *(now for before, now in pairwise(parts) if before[1] != now[1])]
+    if len(begins) == 1:
+        return []
+    listed = ", ".join(f"{method} from step {step}" for step, method in begins)
+    return [f"the method changed during the run: {listed}. Where one method is named for the run, it is the last one"]
 
 
 def _wanted(files: ParquetFiles, path: Path, paths: Sequence[Path], bounds: Bounds) -> Sequence[Path]:

@@ -8,7 +8,9 @@ There is one column per reward, and no group ids. How TRL 1.16 behaves, and how 
   common divisor of the lengths in most files. A file to which this does not apply uses its own divisor.
 - ``log_extra`` adds columns after the rewards. :mod:`rvpo.logs.trl_rewards` distinguishes them from rewards.
 - At a step with an evaluation the file contains the completions of the evaluation, without a mark. It is left out if
-  its groups have a different size than those before and after it.
+  the trainer's state says that an evaluation was logged at this step (:mod:`rvpo.logs.trainer_facts`), or if its groups
+  have a different size than those before and after it. The next file may repeat these completions, and is then left out
+  as well.
 - A resumed run may have more generations per prompt, or more rewards, from some file on.
 """
 
@@ -18,7 +20,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -34,6 +36,7 @@ from rvpo.logs.run import Array, Bounds, Columns, Ints, LoggedBatch, Run, Texts,
 from rvpo.logs.tables.columns import Column
 from rvpo.logs.tables.marks import marks_of_missing
 from rvpo.logs.tables.rewards import Chosen, class_of
+from rvpo.logs.trainer_facts import trainer_facts
 from rvpo.logs.trl_rewards import choose
 
 _NAME = re.compile(r"completions_(\d+)\.parquet")
@@ -62,17 +65,27 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns, bounds
             )
     paths = _around(path, paths, bounds)
     files = ParquetFiles()
+    facts = trainer_facts(path)
     left: list[Path] = []
     odd: list[Path] = []
+    evaluated = _at_evaluations(files, paths, facts.evaluated)
+    doubtful = [] if len(evaluated) < len(paths) else [_of_evaluations_alone(paths)]
+    if not doubtful:
+        paths = [file for file in paths if file not in evaluated]
     size = columns.group_size or _group_size(files, paths)
     if columns.group_size:
         _check_size(files, paths, columns.group_size)
     else:
         left, odd = _evaluations(files, paths, size)
         paths = [file for file in paths if file not in left]
-    chosen = _rewards(files, path, paths, size, columns)
+    chosen = _rewards(files, path, paths, size, columns, facts.rewards)
     rewards = chosen.rewards
     notes = [f"rewards are the columns {', '.join(rewards)} (--rewards names others)", *chosen.notes]
+    if evaluated and not doubtful:
+        notes.append(
+            f"{_files(evaluated)} left out, because the trainer logged an evaluation there, and TRL then writes the "
+            "completions of the evaluation in place of the training's"
+        )
     if left:
         listed = ", ".join(str(_step(file)) for file in left[:5])
         notes.append(f"{len(left)} files are left out as evaluations (steps {listed}): their groups have another size")
@@ -97,7 +110,7 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns, bounds
         partial(_read, files, list(paths), tuple(rewards), size, columns.group_size is not None),
         every_batch=steps == tuple(range(1, len(steps) + 1)),
         notes=tuple(notes),
-        guesses=(*chosen.guesses, *_of_other_size(odd, size), *_by_text(files, paths[0], columns)),
+        guesses=(*doubtful, *chosen.guesses, *_of_other_size(odd, size), *_by_text(files, paths[0], columns)),
     ).between(*bounds)
 
 
@@ -251,8 +264,19 @@ def _by_sums(advantages: Array) -> int:
     return next((d for d in fitting if _sums_are_0(advantages, d)), n)
 
 
-def _rewards(files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, columns: Columns) -> Chosen:
-    """Find the rewards among the columns of all files; see :mod:`rvpo.logs.trl_rewards`."""
+def _rewards(
+    files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, columns: Columns, logged: Set[str]
+) -> Chosen:
+    """Find the rewards among the columns of all files; see :mod:`rvpo.logs.trl_rewards`.
+
+    Args:
+        files: reader of files.
+        path: path of the logs.
+        paths: files of the training.
+        size: number of completions per group.
+        columns: names that the user gave.
+        logged: names of the reward functions in the trainer's state.
+    """
     if columns.rewards is not None:
         there = {name for file in paths for name in _schema(files, file).names}
         _table(files, paths[0], [name for name in columns.rewards if name not in there])  # raises for unknown columns
@@ -273,13 +297,21 @@ def _rewards(files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, 
             "point numbers). Name the rewards with --rewards"
         )
     looked_at = list(_looked_at(files, paths, candidates, size))
-    chosen = choose(path, looked_at, candidates)
+    known = [name for name in candidates if name in logged]
+    chosen = _by_state(known, candidates) if known else choose(path, looked_at, candidates)
     if not looked_at:
         return chosen
     values = {name: np.concatenate([rewards[:, j] for rewards, *_ in looked_at]) for j, name in enumerate(candidates)}
     chosen.guesses.extend(marks_of_missing(path, {name: values[name] for name in chosen.rewards}, named=False))
     chosen.guesses.extend(_in_words(_schema(files, paths[0])))
     return chosen
+
+
+def _by_state(rewards: list[str], candidates: Sequence[str]) -> Chosen:
+    """Return the reward functions that the trainer's state names. Other columns are from ``log_extra``."""
+    others = [name for name in candidates if name not in rewards]
+    notes = [f"{', '.join(others)}: not treated as a reward, because the trainer's state has no such reward function"]
+    return Chosen(rewards, notes=notes if others else [])
 
 
 def _in_words(schema: pa.Schema) -> Iterator[Guess]:
@@ -309,6 +341,40 @@ def _looked_at(
             advantages = _floats(file, table, "advantage")
             values = np.stack([_floats(file, table, name) for name in candidates], 1)
             yield values, _groups(_texts(table["prompt"]), size, advantages), advantages
+
+
+def _at_evaluations(files: ParquetFiles, paths: Sequence[Path], steps: Set[int]) -> list[Path]:
+    """Return the files of steps with an evaluation, and those after them that repeat their completions."""
+    found: list[Path] = []
+    for before, file in zip((None, *paths), paths, strict=False):
+        repeats = before is not None and before in found and _same_completions(files, before, file)
+        if _step(file) in steps or repeats:
+            found.append(file)
+    return found
+
+
+def _same_completions(files: ParquetFiles, first: Path, second: Path) -> bool:
+    return _texts(_table(files, first, ["prompt"])["prompt"]) == _texts(
+        _table(files, second, ["prompt"])["prompt"]
+    ) and _completions(files, first) == _completions(files, second)
+
+
+def _of_evaluations_alone(paths: Sequence[Path]) -> Guess:
+    """Return the guess about a run that has an evaluation at each step that it logs."""
+    return Guess(
+        "all completions are of the training",
+        f"the trainer logged an evaluation at each of the {len(paths)} steps, and TRL then writes the completions of "
+        "the evaluation in place of the training's",
+        "evaluate less often than you log",
+        trust=0.5,
+    )
+
+
+def _files(paths: Sequence[Path]) -> str:
+    """Return how many files there are, and their steps."""
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    steps = ", ".join(str(_step(file)) for file in paths[:5]) + more
+    return f"the file of step {steps} is" if len(paths) == 1 else f"{len(paths)} files (steps {steps}) are"
 
 
 def _evaluations(files: ParquetFiles, paths: Sequence[Path], size: int) -> tuple[list[Path], list[Path]]:

@@ -240,6 +240,39 @@ def test_what_it_raises_is_named_and_kept(kind: str, error: BaseException):
     assert "test_reward_calls.py, line " in failure.text
 
 
+def narrow(completions: list[str]) -> list[float]:
+    return [1.0] * len(completions)
+
+
+async def narrow_and_async(completions: list[str]) -> list[float]:
+    return [1.0] * len(completions)
+
+
+def with_a_column(completions: list[str], solution: list[str], **_: object) -> list[float]:
+    return [1.0] * len(completions)
+
+
+@pytest.mark.parametrize("function", [narrow, narrow_and_async, with_a_column, functools.partial(with_a_column)])
+def test_a_function_that_cannot_be_called_is_told_what_it_receives(function: Any):
+    _, failure = scored(function)
+    assert failure is not None
+    assert isinstance(failure.error, TypeError)
+    assert "cannot be called: " in failure.text
+    assert "by name, or **kwargs for those that it does not use: " in failure.text
+    assert "completions, " in failure.text
+    assert "line" not in failure.text
+
+
+def test_a_type_error_within_a_function_keeps_its_place():
+    def wrong(**_: object) -> list[float]:
+        return [narrow()]  # type: ignore[call-arg, list-item]
+
+    _, failure = scored(wrong)
+    assert failure is not None
+    assert failure.text.startswith("reward function 'odd' raised TypeError: ")
+    assert "test_reward_calls.py, line " in failure.text
+
+
 @pytest.mark.parametrize("shape", [(N, 2), (N, 0), (N,), (N, 5, 1)])
 def test_a_reward_model_with_several_labels_is_refused(shape: tuple[int, ...]):
     class Labels(nn.Module):

@@ -235,6 +235,7 @@ PROPERTIES = (
         examples.several_channels,
         channel_order,
         needs=("many",),
+        excused={"ordered": "the order of the channels is a part of the rule, by declaration"},
     ),
     Property(
         "group-names",

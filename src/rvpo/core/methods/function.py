@@ -89,15 +89,33 @@ class FunctionMethod(Method):
         follows = batch.z.requires_grad
         with torch.inference_mode(False), torch.enable_grad():
             z = batch.z if follows else batch.z.detach().clone().requires_grad_()
-            a = self.function(z, p.clone() if p.is_inference() else p, **self.given)
+            a = self._called(z, p.clone() if p.is_inference() else p)
             takes_part = (p > 0).any(-1)
             self._check(a, len(p))
+            assert isinstance(a, Tensor)  # _check has raised for anything else
             a = a.to(z).masked_fill(~takes_part, 0.0)
             responsibilities = torch.full_like(p, torch.nan)
             if a.requires_grad:
                 (gradient,) = torch.autograd.grad(a.sum(), z, retain_graph=follows, allow_unused=True)
                 responsibilities = torch.zeros_like(p) if gradient is None else gradient.detach()
         return Outcome(a if follows else a.detach(), responsibilities, takes_part)
+
+    def _called(self, z: Tensor, p: Tensor) -> object:
+        """Call the function.
+
+        Raises:
+            RewardError: the function converts ``z``, which records gradients, to NumPy.
+        """
+        try:
+            return self.function(z, p, **self.given)
+        except RuntimeError as error:
+            if "requires grad" not in str(error):
+                raise
+            raise RewardError(
+                f"method {self.place!r} raised {error} z records gradients, because the responsibilities are the "
+                "gradients of the result; expected operations of torch. To use NumPy, start with z = z.detach(): the "
+                "responsibilities are then undefined"
+            ) from error
 
     def _check(self, a: object, rows: int) -> None:
         if not isinstance(a, Tensor) or a.shape != (rows,):

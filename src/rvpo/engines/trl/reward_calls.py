@@ -11,6 +11,7 @@ Outside of a batch there are no wrappers: names, attributes and identities of th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import math
 import traceback
@@ -35,6 +36,7 @@ from rvpo.text.quoting import escaped, quoted
 
 ALONE = Calls(None, 0, 1, None)
 _PACKAGE = Path(errors.__file__).parent
+_HERE = Path(__file__).parent
 FLOAT32_MAX = torch.finfo(torch.float32).max
 _EXPECTED = "expected one number per completion, or None where a completion could not be scored"
 
@@ -134,16 +136,31 @@ def _noted(name: str, failures: list[Failure], given: Mapping[str, Any]) -> Iter
         failures.append(Failure(f"reward function {name!r} returned {error}{where}; {_EXPECTED}"))
     # SystemExit would end only one of several processes. A cancelled task would cancel the scoring of other functions.
     except (Exception, SystemExit, asyncio.CancelledError) as error:
-        failures.append(_raised(name, error))
+        failures.append(_raised(name, error, given))
 
 
-def _raised(name: str, error: BaseException) -> Failure:
+def _raised(name: str, error: BaseException, given: Mapping[str, Any] | None = None) -> Failure:
     """Return the failure for an error that a function raised. An error of rvpo keeps its class."""
+    if given is not None and isinstance(error, TypeError) and not _ran(error):
+        columns = ", ".join(sorted(given))
+        return Failure(
+            f"reward function {name!r} cannot be called: {escaped(str(error))}; expected a function that takes these "
+            f"arguments by name, or **kwargs for those that it does not use: {columns}. All except prompts, "
+            "completions and what TRL adds are columns of the dataset",
+            RewardError,
+            error,
+        )
     if isinstance(error, RVPOError):
         return Failure(f"reward function {name!r}: {escaped(str(error), 2000)}", public_class(error), error)
     message = escaped(str(error))
     shown = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return Failure(f"reward function {name!r} raised {shown}{place_of_error(error)}", RewardError, error)
+
+
+def _ran(error: BaseException) -> bool:
+    """Whether a function started before the error: an error of the call itself has no frame of other code."""
+    files = {Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)}
+    return any(file.parent != _HERE and file != Path(contextlib.__file__) for file in files)
 
 
 def public_class(error: RVPOError) -> type[RVPOError]:
