@@ -92,3 +92,18 @@ def test_a_damaged_state_says_nothing(tmp_path: Path, text: str) -> None:
     write(tmp_path, [generation(i) for i in range(1, 5)], [2])
     (tmp_path / "checkpoint-4" / "trainer_state.json").write_text(text)
     assert open_run(tmp_path).steps == (1, 2, 3, 4)
+
+
+def test_a_reward_that_was_added_after_the_last_checkpoint_counts(tmp_path: Path) -> None:
+    generations = [generation(i) for i in range(1, 7)]
+    for columns in generations:
+        del columns["margin"]
+    for columns in generations[3:]:
+        columns["gamma"] = np.random.default_rng(9).random(2 * SIZE).round(1).tolist()
+        summed = np.array([columns[name] for name in ("alpha", "beta", "gamma")], dtype=float).sum(0).reshape(2, SIZE)
+        columns["advantage"] = (summed - summed.mean(1, keepdims=True)).ravel().tolist()
+    write(tmp_path, generations, [])
+    state = tmp_path / "checkpoint-6" / "trainer_state.json"
+    history = json.loads(state.read_text())["log_history"][:3]
+    state.write_text(json.dumps({"log_history": history}))
+    assert open_run(tmp_path).channels == ("alpha", "beta", "gamma")

@@ -399,7 +399,9 @@ class Blocks:
         squares = torch.mul(x, x, out=spare).sum(0).double()
         std = squares.div(free).sqrt_()
         scale = (std + self.eps).reciprocal_().masked_fill_(~live, 0.0)
-        return Chunk(x, middle.double().add_(offset), squares, count, std, scale, None if bool(live.all()) else live, there)
+        return Chunk(
+            x, middle.double().add_(offset), squares, count, std, scale, None if bool(live.all()) else live, there
+        )
 
 
 def _weight_of(present: Tensor, weights: Weights) -> Tensor:

@@ -62,6 +62,7 @@ class About:
     structure: tuple[str, ...] = ()
     monitor: tuple[str, ...] = ()
     solved: tuple[str, ...] = ()
+    version: int = VERSION
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -138,6 +139,8 @@ def open_record(path: Path, paths: Sequence[Path], bounds: Bounds = (None, None)
 
 def _changes(steps: Sequence[int], abouts: Sequence[About]) -> list[str]:
     """Return the note on a run that was resumed with another method; empty if it has one method."""
+    if abouts[0].version < 2:
+        return []  # it has the k of each step in place of a schedule
     parts = [(step, str(about.config)) for step, about in zip(steps, abouts, strict=True)]
     begins = [parts[0], *(now for before, now in pairwise(parts) if before[1] != now[1])]
     if len(begins) == 1:
@@ -333,6 +336,7 @@ def _about(files: ParquetFiles, path: Path, configs: dict[str, AdvantageConfig])
             _texts_of(stored, "structure"),
             _texts_of(stored, "monitor"),
             _texts_of(stored, "solved"),
+            version,
         )
     except ConfigError as error:
         raise DataError(

@@ -36,7 +36,7 @@ from rvpo.logs.run import Array, Bounds, Columns, Ints, LoggedBatch, Run, Texts,
 from rvpo.logs.tables.columns import Column
 from rvpo.logs.tables.marks import marks_of_missing
 from rvpo.logs.tables.rewards import Chosen, class_of
-from rvpo.logs.trainer_facts import trainer_facts
+from rvpo.logs.trainer_facts import TrainerFacts, trainer_facts
 from rvpo.logs.trl_rewards import choose
 
 _NAME = re.compile(r"completions_(\d+)\.parquet")
@@ -78,7 +78,7 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns, bounds
     else:
         left, odd = _evaluations(files, paths, size)
         paths = [file for file in paths if file not in left]
-    chosen = _rewards(files, path, paths, size, columns, facts.rewards)
+    chosen = _rewards(files, path, paths, size, columns, facts)
     rewards = chosen.rewards
     notes = [f"rewards are the columns {', '.join(rewards)} (--rewards names others)", *chosen.notes]
     if evaluated and not doubtful:
@@ -265,7 +265,7 @@ def _by_sums(advantages: Array) -> int:
 
 
 def _rewards(
-    files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, columns: Columns, logged: Set[str]
+    files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, columns: Columns, facts: TrainerFacts
 ) -> Chosen:
     """Find the rewards among the columns of all files; see :mod:`rvpo.logs.trl_rewards`.
 
@@ -275,7 +275,7 @@ def _rewards(
         paths: files of the training.
         size: number of completions per group.
         columns: names that the user gave.
-        logged: names of the reward functions in the trainer's state.
+        facts: facts in the trainer's state.
     """
     if columns.rewards is not None:
         there = {name for file in paths for name in _schema(files, file).names}
@@ -297,8 +297,15 @@ def _rewards(
             "point numbers). Name the rewards with --rewards"
         )
     looked_at = list(_looked_at(files, paths, candidates, size))
-    known = [name for name in candidates if name in logged]
-    chosen = _by_state(known, candidates) if known else choose(path, looked_at, candidates)
+    known = [name for name in candidates if name in facts.rewards]
+    # A reward that was added after the last checkpoint is not in the state.
+    new = [
+        name
+        for name in candidates
+        if name not in known
+        and not any(_step(file) <= facts.last and name in _schema(files, file).names for file in paths)
+    ]
+    chosen = _by_state(known, candidates) if known and not new else choose(path, looked_at, candidates)
     if not looked_at:
         return chosen
     values = {name: np.concatenate([rewards[:, j] for rewards, *_ in looked_at]) for j, name in enumerate(candidates)}

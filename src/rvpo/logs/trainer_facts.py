@@ -19,10 +19,12 @@ class TrainerFacts:
     Attributes:
         evaluated: steps at which an evaluation was logged.
         rewards: names of the reward functions; empty if unknown.
+        last: last step at which rewards were logged; a run may have gone on after its last checkpoint.
     """
 
     evaluated: frozenset[int] = frozenset()
     rewards: frozenset[str] = frozenset()
+    last: int = 0
 
 
 def trainer_facts(path: Path) -> TrainerFacts:
@@ -34,8 +36,9 @@ def trainer_facts(path: Path) -> TrainerFacts:
             continue
         if entries:
             evaluated = frozenset(step for step, metrics in entries if _is_evaluation(metrics))
-            rewards = frozenset(match[1] for _, metrics in entries for key in metrics if (match := _REWARD.match(key)))
-            return TrainerFacts(evaluated, rewards)
+            named = [(step, match[1]) for step, metrics in entries for key in metrics if (match := _REWARD.match(key))]
+            last = max((step for step, _ in named), default=0)
+            return TrainerFacts(evaluated, frozenset(name for _, name in named), last)
     return TrainerFacts()
 
 
