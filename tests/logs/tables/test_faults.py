@@ -41,7 +41,7 @@ def numbers(table: Table, name: str) -> list[float | None]:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", "{}\n" + '{"a": ' * 5000 + "1" + "}" * 5000 + "\n", "line 2: .*nested too deeply"),
+        ("a.jsonl", "{}\n" + '{"a": ' * 100_000 + "1" + "}" * 100_000 + "\n", "line 2: .*nested too deeply"),
         ("a.json", "[" * 100_000, "nested too deeply"),
         ("a.jsonl", lines(ROW) + '{"a": 1, "a": 2}\n', "line 2: .*the key 'a' occurs twice with different values"),
         ("a.jsonl", lines(ROW) + f'{{"a": {"9" * 5000}}}\n', "line 2: .*4300 digits"),
