@@ -189,3 +189,10 @@ def test_a_run_without_ranges_gives_its_advantages_again(tmp_path: Path, method:
     found = replay(run, [AdvantageConfig(method)])
     assert found.own_difference < 1e-6
     assert found.rules[0].problem is None
+
+
+def test_a_verdict_on_several_criteria_says_so(tmp_path: Path):
+    """The label "hard" has up to three criteria of a completion, "easy" has one."""
+    write(tmp_path)
+    notes = diagnose(open_run(tmp_path), resamples=100).notes
+    assert [note.split(":")[0] for note in notes if "several criteria of a completion" in note] == ["rubric/hard"]

@@ -118,8 +118,17 @@ def guessed(guesses: Sequence[Guess]) -> str:
 
 
 def summary(diagnosis: Diagnosis) -> str:
-    """Return which channels diverge from a monitor and which are neglected, and whether exploration collapses."""
-    return f"{_of_channels(diagnosis)} {exploration_sentence(diagnosis.exploration)}".rstrip()
+    """Return which channels need attention, which are copies of each other, and whether exploration collapses."""
+    parts = (_of_channels(diagnosis), *_copies(diagnosis), exploration_sentence(diagnosis.exploration))
+    return " ".join(filter(None, parts))
+
+
+def _copies(diagnosis: Diagnosis) -> list[str]:
+    """Return a sentence for each set of channels that are copies of each other."""
+    return [
+        f"{', '.join(names[:-1])} and {names[-1]} are copies of one reward, which counts with all their weights."
+        for names in diagnosis.copies()
+    ]
 
 
 def _of_channels(diagnosis: Diagnosis) -> str:
