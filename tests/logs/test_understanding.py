@@ -167,7 +167,9 @@ def test_an_open_guess_gives_no_verdict(tmp_path: Path):
     assert {channel.verdict for channel in diagnose(run, texts=False, resamples=100).channels} == {"unclear"}
 
 
-@pytest.mark.parametrize("step", ["_step", "Step", "train/global_step", "trainer/global_step", "training_step", "gen_step"])
+@pytest.mark.parametrize(
+    "step", ["_step", "Step", "train/global_step", "trainer/global_step", "training_step", "gen_step"]
+)
 def test_steps_under_other_names(tmp_path: Path, step: str):
     made = [{step if key == "step" else key: value for key, value in row.items()} for row in rows()]
     for row in made:
@@ -197,6 +199,20 @@ def test_an_id_with_an_unusual_name_groups_rows_and_is_said(tmp_path: Path, name
 def test_an_unusual_id_that_does_not_fit_groups_nothing(tmp_path: Path, value: Callable[[int], int]):
     made = [row | {"rollout_group": value(i)} for i, row in enumerate(rows())]
     assert "sizes tried" in told(opened(tmp_path, made, ["prompt", "advantage"]))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("good", "accuracy"), "'good' is not treated as a reward (it is a copy of 'accuracy'"),
+        (("good_reward", "sure_reward"), "is a reward and a copy of 'sure_reward' (only their common share"),
+    ],
+)
+def test_a_copy_of_a_reward_is_not_said_to_have_no_share(tmp_path: Path, names: tuple[str, str], said: str):
+    made = [row | dict.fromkeys(names, row["good"]) for row in rows()]
+    run = opened(tmp_path, made, ["advantage"] + ["good"] * ("good" not in names))
+    assert said in told(run)
+    assert "weight may be 0" not in told(run)
 
 
 @pytest.mark.parametrize("advantage", [True, False])

@@ -69,7 +69,9 @@ def diagnose_command(
     seed: Annotated[int, typer.Option(help="Random seed of the bootstrap.")] = 0,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
-    html: Annotated[Path | None, typer.Option(callback=named_file, help="File to write the HTML page of `rvpo report` to.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(callback=named_file, help="File to write the HTML page of `rvpo report` to.")
+    ] = None,
 ) -> None:
     """Show which rewards of a run are ignored: one verdict per channel, and why. Works on any finished run.
 

@@ -128,8 +128,8 @@ def diagnose(
     if pooled := _pooled(run, first):
         notes.append(
             f"{', '.join(pooled)}: the verdict is about several criteria of a completion together, so one of them may "
-            "be ignored without a sign here. For a verdict on a criterion, give it a label of its own: its category, or "
-            "its first tag if it has no category"
+            "be ignored without a sign here. For a verdict on a criterion, give it a label of its own: its category, "
+            "or its first tag if it has no category"
         )
     if logged and assumed is not None:
         notes.append(f"advantages are logged, so {assumed} (--method) was not used")
