@@ -332,6 +332,19 @@ def test_trl_s_log_extra_is_no_reward(tmp_path: Path):
     assert "margin: not treated as a reward" in told(run)
 
 
+def test_trl_s_reward_that_was_never_scored_is_in_the_first_line(tmp_path: Path):
+    trl(tmp_path, rows(range(1, 5)))
+    for path in (tmp_path / "completions").iterdir():
+        table = pq.read_table(path)
+        for name in ("safety_reward", "note"):
+            table = table.append_column(name, pa.nulls(len(table)))
+        pq.write_table(table, path)
+    run = open_run(tmp_path)
+    assert run.channels == ("good", "fine")
+    assert "'safety_reward' is left out (its name is that of a reward, but no row has a value" in told(run)
+    assert "note" not in told(run)
+
+
 def test_trl_s_reward_that_was_added_at_a_resume_is_read(tmp_path: Path):
     late = rows(range(4, 7))
     early = [

@@ -118,7 +118,10 @@ def diagnose_command(
     if html is None and any(channel.verdict in ("diverging", "neglected") for one in found for channel in one.channels):
         command = shlex.join(["rvpo", "report", str(path), *given_options(context, SHARED)])
         print_text(f"Next: a page with the lines to copy:\n  {command}", terminal)
-    if any(channel.rule.startswith(f"{DEPENDS} the method:") for one in found for channel in one.channels):
+    rules = [
+        channel.rule for one in found for channel in one.channels if channel.rule.startswith(f"{DEPENDS} the method:")
+    ]
+    if any("unclear with grpo" not in rule for rule in rules):  # otherwise, the command would settle nothing
         command = shlex.join(["rvpo", "diagnose", str(path), *given_options(context, SHARED), "--method", "grpo"])
         print_text(f"Next, if the run used GRPO (or name its method):\n  {command}", terminal)
     data = [diagnosis.to_json() for diagnosis in found]
