@@ -125,12 +125,6 @@ def diagnose(
         for j, name in enumerate(run.channels)
     )
     notes = unsaid(run.notes, guesses)
-    if pooled := _pooled(run, first):
-        notes.append(
-            f"{', '.join(pooled)}: the verdict is about several criteria of a completion together, so one of them may "
-            "be ignored without a sign here. For a verdict on a criterion, give it a label of its own: its category, "
-            "or its first tag if it has no category"
-        )
     if logged and assumed is not None:
         notes.append(f"advantages are logged, so {assumed} (--method) was not used")
     if not logged:
@@ -158,6 +152,7 @@ def diagnose(
         notes=tuple(notes),
         influence=_influence(run, sums) if sums.known else None,
         guesses=guesses,
+        pooled=_pooled(run, first),
         exploration=_exploration(
             run,
             seen,
@@ -168,15 +163,15 @@ def diagnose(
     )
 
 
-def _pooled(run: Run, first: LoggedBatch | None) -> list[str]:
+def _pooled(run: Run, first: LoggedBatch | None) -> tuple[str, ...]:
     """Return the channels to which a completion of the first batch has several cells, such as criteria of one label."""
     if first is None:
-        return []
+        return ()
     channel = np.broadcast_to(first.channel, first.rewards.shape)
     applies = np.ones(channel.shape, dtype=bool) if first.applies is None else first.applies
     rows = np.nonzero(applies)[0]
     cells, counts = np.unique(np.stack([rows, channel[applies]], 1), axis=0, return_counts=True)
-    return [run.channels[j] for j in np.unique(cells[counts > 1, 1])]
+    return tuple([run.channels[j] for j in np.unique(cells[counts > 1, 1])])
 
 
 def _exploration(

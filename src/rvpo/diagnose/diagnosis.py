@@ -204,6 +204,7 @@ class Diagnosis:
         notes: facts that a reader has to know.
         influence: influence of the channels over the steps.
         guesses: what the logs do not say and was guessed; verdicts depend on it.
+        pooled: channels that are several criteria of a completion, so the verdict is about all of them together.
         exploration: questions solved by none, some and all of their completions, Pass@k and entropy over the steps.
     """
 
@@ -222,6 +223,7 @@ class Diagnosis:
     notes: tuple[str, ...]
     influence: Influence | None = None
     guesses: tuple[Guess, ...] = ()
+    pooled: tuple[str, ...] = ()
     exploration: Exploration | None = None
 
     def to_json(self) -> dict[str, Any]:

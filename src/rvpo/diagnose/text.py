@@ -56,6 +56,7 @@ def diagnosis_text(
     notes = [
         _legend(diagnosis, wide),
         *explored,
+        *pooled_notes(diagnosis),
         *diagnosis.notes,
     ]
     return _text(
@@ -115,6 +116,17 @@ def guessed(guesses: Sequence[Guess]) -> str:
     if not guesses:
         return ""
     return f"Guessed, please check: {'; '.join(map(str, guesses))}."
+
+
+def pooled_notes(diagnosis: Diagnosis) -> list[str]:
+    """Return the note on channels that are several criteria of a completion; empty without such channels."""
+    if not diagnosis.pooled:
+        return []
+    return [
+        f"{', '.join(diagnosis.pooled)}: the verdict is about several criteria of a completion together, so one of "
+        "them may be ignored without a sign here. For a verdict on a criterion, give it a label of its own: its category, "
+        "or its first tag if it has no category"
+    ]
 
 
 def summary(diagnosis: Diagnosis) -> str:
