@@ -123,9 +123,9 @@ def pooled_notes(diagnosis: Diagnosis) -> list[str]:
     if not diagnosis.pooled:
         return []
     return [
-        f"{', '.join(diagnosis.pooled)}: the verdict is about several criteria of a completion together, so one of "
-        "them may be ignored without a sign here. For a verdict on a criterion, give it a label of its own: its category, "
-        "or its first tag if it has no category"
+        f"{', '.join(diagnosis.pooled)}: the verdict is about several criteria of a completion together, so one "
+        "of them may be ignored without a sign here. For a verdict on a criterion, give it a label of its own: its "
+        "category, or its first tag if it has no category."
     ]
 
 
