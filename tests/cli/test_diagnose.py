@@ -109,7 +109,7 @@ def test_an_unclear_verdict_shows_the_command_that_settles_it(tmp_path: Path):
     for step in range(40):
         for i in range(32):
             right, wide = torch.rand(2, generator=generator).tolist()
-            right, wide = float(right < 0.3), 8 * wide
+            right, wide = float(right < 0.3), 40 * wide
             row = {"step": step, "prompt": f"{i // 8}", "reward_right": right, "reward_wide": wide}
             rows.append(row | {"reward": right + wide})
     path = tmp_path / "run.jsonl"
