@@ -92,6 +92,8 @@ def test_weights_tell_a_method_that_has_them(tmp_path: Path):
         (["--method", "best"], "method is 'best'; expected one of rvpo"),
         (["--rewards", "r9"], "has no column 'r9'"),
         (["--json", "/proc/none/x.json"], "cannot be written"),
+        (["--json", "-"], "'-' is not the name of a file"),
+        (["--html", "-"], "'-' is not the name of a file"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, arguments: list[str], message: str):
@@ -99,6 +101,22 @@ def test_mistakes_are_told(tmp_path: Path, arguments: list[str], message: str):
     done = CliRunner().invoke(app, ["diagnose", str(tmp_path / "mine"), *arguments])
     assert isinstance(done.exception, (ConfigError, ValueError))
     assert message in str(done.exception)
+
+
+def test_an_unclear_verdict_shows_the_command_that_settles_it(tmp_path: Path):
+    """The wide reward rules the sum, but not the mean of z-scores."""
+    generator, rows = torch.Generator().manual_seed(0), []
+    for step in range(40):
+        for i in range(32):
+            right, wide = torch.rand(2, generator=generator).tolist()
+            right, wide = float(right < 0.3), 40 * wide
+            row = {"step": step, "prompt": f"{i // 8}", "reward_right": right, "reward_wide": wide}
+            rows.append(row | {"reward": right + wide})
+    path = tmp_path / "run.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    next_command = f"rvpo diagnose {path} --method grpo"
+    assert next_command in run("diagnose", path)
+    assert "Next, if the run used GRPO" not in run("diagnose", path, "--method", "grpo")
 
 
 def test_a_page_of_one_run(tmp_path: Path):

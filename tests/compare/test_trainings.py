@@ -205,7 +205,7 @@ def test_a_channel_that_some_runs_lack_is_missing_and_never_0():
     assert rows_of(found, "auc", "d")["extra"].b == pytest.approx([0.9 + i / 50 for i in range(5)])  # not halved
     assert found.worst_of == ("c",)
     assert found.groups[0].runs[0].worst == pytest.approx(found.groups[0].runs[0].measures["c"])
-    assert "extra is missing in a-4, b-0, b-1, b-2, b-3, b-4. These are left out of its numbers." in found.notes
+    assert "extra is missing in a-4, b-0, b-1, b-2, b-3, b-4, so its numbers are from the other runs." in found.notes
     assert "The worst channel is one of those in all runs: c." in found.notes
 
 

@@ -433,3 +433,25 @@ def test_what_neglect_comes_from_is_told(tmp_path: Path):
 
     rule = diagnose(make(tmp_path / "run.parquet", steps=40, m=5, change=oppose)).channels[0].rule
     assert re.search(r"negatively correlated with '[b-e]' \(-0\.\d\d\), '[b-e]' \(-0\.\d\d\): raise its weight", rule)
+
+
+def test_copies_of_a_reward_are_in_the_first_line(tmp_path: Path):
+    """Channel b is channel a on another scale, d is not quite c."""
+
+    def change(rewards: torch.Tensor, step: int) -> torch.Tensor:
+        rewards[:, 1] = 3 * rewards[:, 0] - 1
+        rewards[:, 3] = rewards[:, 2] + 0.2 * rewards[:, 3]
+        return rewards
+
+    found = diagnose(make(tmp_path / "run.parquet", change=change, missing=0.0), texts=False, resamples=100)
+    assert found.copies() == [("a", "b")]
+    assert "a and b are copies of one reward, which counts with all their weights." in diagnosis_text(found)
+
+
+def test_a_few_groups_show_no_copies(tmp_path: Path):
+    def change(rewards: torch.Tensor, step: int) -> torch.Tensor:
+        rewards[:, 1] = rewards[:, 0]
+        return rewards
+
+    found = diagnose(make(tmp_path / "run.parquet", steps=2, change=change, missing=0.0), texts=False, resamples=100)
+    assert found.copies() == []

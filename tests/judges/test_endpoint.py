@@ -607,6 +607,10 @@ def test_check_finds_what_cannot_work(monkeypatch: pytest.MonkeyPatch):
             asyncio.run(make(server).check())
         monkeypatch.setenv("JUDGE_KEY", "right")
         asyncio.run(make(server, api_key_env="JUDGE_KEY").check())
+    for fault, reason in (("429", "rate_limit"), ("500", "server")):
+        busy = pytest.raises(JudgeError, match=f"{reason}.*Repeat the command when the server is less busy")
+        with FaultServer(fault_rate=1.0, faults=[fault]) as server, busy:
+            asyncio.run(make(server, retries=0).check())
     with FaultServer(logprobs=False) as server:
         asyncio.run(make(server).check())
         with pytest.raises(JudgeError, match=r"does not return logprobs.*Use verdict='boolean'"):

@@ -198,6 +198,7 @@ def test_command_line(data: Path, tmp_path: Path):
     assert "explicit score   0.750        1     0.0%" in done.output
     lines = [line.split() for line in done.output.splitlines()]
     assert ["shouts", "0.000", "0.000", "0.000", "0.0%"] in lines
+    assert "if it is bad to meet a criterion, 1 means that a completion avoids it" in done.output
     assert f"verdicts: {out}" in done.output
     assert len(pq.read_table(out)) == 2
 

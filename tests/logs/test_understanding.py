@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,9 @@ def test_an_open_guess_gives_no_verdict(tmp_path: Path):
     assert {channel.verdict for channel in diagnose(run, texts=False, resamples=100).channels} == {"unclear"}
 
 
-@pytest.mark.parametrize("step", ["_step", "Step", "train/global_step", "trainer/global_step", "training_step"])
+@pytest.mark.parametrize(
+    "step", ["_step", "Step", "train/global_step", "trainer/global_step", "training_step", "gen_step"]
+)
 def test_steps_under_other_names(tmp_path: Path, step: str):
     made = [{step if key == "step" else key: value for key, value in row.items()} for row in rows()]
     for row in made:
@@ -181,6 +183,36 @@ def test_steps_under_other_names(tmp_path: Path, step: str):
 def test_groups_under_other_names(tmp_path: Path, name: str):
     made = [row | {name: row["prompt"].replace(" ", "-")} for row in rows()]
     assert sizes(opened(tmp_path, made, ["prompt", "advantage"])) == [8] * 18
+
+
+@pytest.mark.parametrize("name", ["rollout_group", "task_uid", "dataset_item_id", "questionHash"])
+@pytest.mark.parametrize("advantage", [True, False])
+def test_an_id_with_an_unusual_name_groups_rows_and_is_said(tmp_path: Path, name: str, advantage: bool):
+    made = [{"id": i, **row, name: f"{row['prompt']}-x"} for i, row in enumerate(rows(size=6))]
+    run = opened(tmp_path, made, ["prompt"] if advantage else ["prompt", "advantage"])
+    assert sizes(run) == [6] * 18
+    assert f"groups are rows with the same {name!r} within a step (its name is not a usual one" in told(run)
+    assert name not in run.channels
+
+
+@pytest.mark.parametrize("value", [lambda i: i, lambda i: i % 5, lambda i: 3])
+def test_an_unusual_id_that_does_not_fit_groups_nothing(tmp_path: Path, value: Callable[[int], int]):
+    made = [row | {"rollout_group": value(i)} for i, row in enumerate(rows())]
+    assert "sizes tried" in told(opened(tmp_path, made, ["prompt", "advantage"]))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("good", "accuracy"), "'good' is not treated as a reward (it is a copy of 'accuracy'"),
+        (("good_reward", "sure_reward"), "is a reward and a copy of 'sure_reward' (only their common share"),
+    ],
+)
+def test_a_copy_of_a_reward_is_not_said_to_have_no_share(tmp_path: Path, names: tuple[str, str], said: str):
+    made = [row | dict.fromkeys(names, row["good"]) for row in rows()]
+    run = opened(tmp_path, made, ["advantage"] + ["good"] * ("good" not in names))
+    assert said in told(run)
+    assert "weight may be 0" not in told(run)
 
 
 @pytest.mark.parametrize("advantage", [True, False])
@@ -298,6 +330,19 @@ def test_trl_s_log_extra_is_no_reward(tmp_path: Path):
     run = open_run(tmp_path)
     assert run.channels == ("good", "fine")
     assert "margin: not treated as a reward" in told(run)
+
+
+def test_trl_s_reward_that_was_never_scored_is_in_the_first_line(tmp_path: Path):
+    trl(tmp_path, rows(range(1, 5)))
+    for path in (tmp_path / "completions").iterdir():
+        table = pq.read_table(path)
+        for name in ("safety_reward", "note"):
+            table = table.append_column(name, pa.nulls(len(table)))
+        pq.write_table(table, path)
+    run = open_run(tmp_path)
+    assert run.channels == ("good", "fine")
+    assert "'safety_reward' is left out (its name is that of a reward, but no row has a value" in told(run)
+    assert "note" not in told(run)
 
 
 def test_trl_s_reward_that_was_added_at_a_resume_is_read(tmp_path: Path):

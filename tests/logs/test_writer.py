@@ -14,6 +14,7 @@ from rvpo.core import AdvantageConfig
 from rvpo.core.ragged import Family, Score
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.replay import replay
+from rvpo.diagnose.text import diagnosis_text
 from rvpo.errors import DataError
 from rvpo.logs.open import open_run
 from rvpo.logs.writer import ChannelTable
@@ -203,3 +204,11 @@ def test_a_run_without_ranges_gives_its_advantages_again(tmp_path: Path, method:
     found = replay(run, [AdvantageConfig(method)])
     assert found.own_difference < 1e-6
     assert found.rules[0].problem is None
+
+
+def test_a_verdict_on_several_criteria_says_so(tmp_path: Path):
+    """The label "hard" has up to three criteria of a completion, "easy" has one."""
+    write(tmp_path)
+    found = diagnose(open_run(tmp_path), resamples=100)
+    assert found.pooled == ("rubric/hard",)
+    assert "* rubric/hard: the verdict is about several criteria of a completion" in diagnosis_text(found)

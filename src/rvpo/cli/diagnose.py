@@ -25,6 +25,7 @@ from rvpo.cli.logs import (
     Weights,
     columns_of,
     given_options,
+    named_file,
     opened,
     parsed,
     print_text,
@@ -68,7 +69,9 @@ def diagnose_command(
     seed: Annotated[int, typer.Option(help="Random seed of the bootstrap.")] = 0,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
-    html: Annotated[Path | None, typer.Option(help="File to write the HTML page of `rvpo report` to.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(callback=named_file, help="File to write the HTML page of `rvpo report` to.")
+    ] = None,
 ) -> None:
     """Show which rewards of a run are ignored: one verdict per channel, and why. Works on any finished run.
 
@@ -87,6 +90,7 @@ def diagnose_command(
     with needs_extra("report", "reports"):
         from rvpo.compare.run_groups import find_runs
         from rvpo.diagnose import diagnose as diagnosing
+        from rvpo.diagnose.readings import DEPENDS
         from rvpo.diagnose.text import diagnoses_text
         from rvpo.logs.entropy import read_entropy
         from rvpo.text.progress import Progress
@@ -114,6 +118,12 @@ def diagnose_command(
     if html is None and any(channel.verdict in ("diverging", "neglected") for one in found for channel in one.channels):
         command = shlex.join(["rvpo", "report", str(path), *given_options(context, SHARED)])
         print_text(f"Next: a page with the lines to copy:\n  {command}", terminal)
+    rules = [
+        channel.rule for one in found for channel in one.channels if channel.rule.startswith(f"{DEPENDS} the method:")
+    ]
+    if any("unclear with grpo" not in rule for rule in rules):  # otherwise, the command would settle nothing
+        command = shlex.join(["rvpo", "diagnose", str(path), *given_options(context, SHARED), "--method", "grpo"])
+        print_text(f"Next, if the run used GRPO (or name its method):\n  {command}", terminal)
     data = [diagnosis.to_json() for diagnosis in found]
     write_json(json_file, data[0] if len(data) == 1 else {"schema": "rvpo.diagnoses/1", "runs": data})
     write_text(markdown_file, diagnoses_text(found, as_markdown=True))

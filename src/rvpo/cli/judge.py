@@ -110,6 +110,8 @@ def judge(
     if len(criteria) <= CRITERIA_SHOWN:
         typer.echo()
         _print_criteria(criteria)
+    if any(row["verdict"] is not None and row["verdict"] != row["reward"] for row in rows):
+        typer.echo("\nThe numbers are rewards: if it is bad to meet a criterion, 1 means that a completion avoids it.")
     if lines := _usage_lines(judged_by.usage()):
         typer.echo("\n" + "\n".join(lines))
     if lost := sum(row["verdict"] is None for row in rows):

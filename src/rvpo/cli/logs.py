@@ -68,8 +68,25 @@ MethodOption = Annotated[
         "your own method here, too, such as my_rules.py:cvar: code named in a record is never imported.",
     ),
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="File to write everything to as JSON.")]
-MarkdownFile = Annotated[Path | None, typer.Option("--markdown", help="File to write the table to as Markdown.")]
+
+
+def named_file(path: Path | None) -> Path | None:
+    """Return a file to write; the callback of options that name one.
+
+    Raises:
+        ConfigError: it is "-", which would become a file of this name although other programs print then.
+    """
+    if path == Path("-"):
+        raise ConfigError("'-' is not the name of a file; expected a file, such as out.json. Name one, or /dev/stdout")
+    return path
+
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", callback=named_file, help="File to write everything to as JSON.")
+]
+MarkdownFile = Annotated[
+    Path | None, typer.Option("--markdown", callback=named_file, help="File to write the table to as Markdown.")
+]
 
 
 def given_options(context: typer.Context, names: Collection[str]) -> list[str]:

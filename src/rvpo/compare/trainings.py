@@ -318,7 +318,7 @@ def _of_channels(
     }
     partly = {name: lacking for name, lacking in absent.items() if lacking}
     for name, lacking in partly.items():
-        yield f"{name} is missing in {_some(lacking)}. These are left out of its numbers."
+        yield f"{name} is missing in {_some(lacking)}, so its numbers are from the other runs."
     scale = ", on one scale" if some_apart else ""
     if not common.any():
         yield f"The worst channel is not compared: no channel is in all runs{scale}."

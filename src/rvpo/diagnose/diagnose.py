@@ -152,6 +152,7 @@ def diagnose(
         notes=tuple(notes),
         influence=_influence(run, sums) if sums.known else None,
         guesses=guesses,
+        pooled=_pooled(run, first),
         exploration=_exploration(
             run,
             seen,
@@ -160,6 +161,17 @@ def diagnose(
             bool(first and first.groupings),
         ),
     )
+
+
+def _pooled(run: Run, first: LoggedBatch | None) -> tuple[str, ...]:
+    """Return the channels to which a completion of the first batch has several cells, such as criteria of one label."""
+    if first is None:
+        return ()
+    channel = np.broadcast_to(first.channel, first.rewards.shape)
+    applies = np.ones(channel.shape, dtype=bool) if first.applies is None else first.applies
+    rows = np.nonzero(applies)[0]
+    cells, counts = np.unique(np.stack([rows, channel[applies]], 1), axis=0, return_counts=True)
+    return tuple([run.channels[j] for j in np.unique(cells[counts > 1, 1])])
 
 
 def _exploration(

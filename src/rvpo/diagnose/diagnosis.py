@@ -40,6 +40,9 @@ def say(pull: float | None, correlation: float | None, fair: float | None) -> fl
 VERDICTS = ("diverging", "neglected", "noisy", "unclear", "dead", "saturated", "healthy")
 """In order of how much attention they need."""
 
+COPIED = 0.999  # correlation within groups from which channels are copies; logs may round them
+FEWEST_TO_COMPARE = 20  # groups; in fewer, different rewards may order all completions alike by chance
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -201,6 +204,7 @@ class Diagnosis:
         notes: facts that a reader has to know.
         influence: influence of the channels over the steps.
         guesses: what the logs do not say and was guessed; verdicts depend on it.
+        pooled: channels that are several criteria of a completion, so the verdict is about all of them together.
         exploration: questions solved by none, some and all of their completions, Pass@k and entropy over the steps.
     """
 
@@ -219,8 +223,30 @@ class Diagnosis:
     notes: tuple[str, ...]
     influence: Influence | None = None
     guesses: tuple[Guess, ...] = ()
+    pooled: tuple[str, ...] = ()
     exploration: Exploration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
         return {"schema": "rvpo.diagnosis/1", **asdict(self)}
+
+    def copies(self) -> list[tuple[str, ...]]:
+        """Return the channels that are copies of each other: within groups they order completions alike, at any scale.
+
+        Channels that no method trained on are not counted, nor those with too few groups to exclude chance.
+        """
+        found: list[tuple[str, ...]] = []
+        names = [channel.name for channel in self.channels if self._is_sure(channel)]
+        index = {channel.name: j for j, channel in enumerate(self.channels)}
+        while names:
+            first, *rest = names
+            row = self.correlations[index[first]]
+            same = [name for name in rest if (c := row[index[name]]) is not None and c >= COPIED]
+            names = [name for name in rest if name not in same]
+            if same:
+                found.append((first, *same))
+        return found
+
+    def _is_sure(self, channel: ChannelDiagnosis) -> bool:
+        """Whether enough groups show how a channel that is trained on orders completions."""
+        return bool(channel.pull.value) and (channel.live_groups.value or 0.0) * self.groups >= FEWEST_TO_COMPARE

@@ -291,7 +291,7 @@ def _now(shares: Array, groups: Array, scored: Array) -> str:
 def _unknown(lines: Lines) -> str:
     if lines.unknown:
         return (
-            f"it is not known which rewards of {', '.join(lines.unknown)} count as met. Declare the range "
+            f"it is not known which values of {', '.join(lines.unknown)} count as met. Declare the range "
             "(--range NAME=LOW:HIGH), or name the channels that decide whether a question is solved (--solved NAME)"
         )
     return "no completion is scored on all channels that decide whether a question is solved"

@@ -56,6 +56,7 @@ def diagnosis_text(
     notes = [
         _legend(diagnosis, wide),
         *explored,
+        *pooled_notes(diagnosis),
         *diagnosis.notes,
     ]
     return _text(
@@ -117,9 +118,29 @@ def guessed(guesses: Sequence[Guess]) -> str:
     return f"Guessed, please check: {'; '.join(map(str, guesses))}."
 
 
+def pooled_notes(diagnosis: Diagnosis) -> list[str]:
+    """Return the note on channels that are several criteria of a completion; empty without such channels."""
+    if not diagnosis.pooled:
+        return []
+    return [
+        f"{', '.join(diagnosis.pooled)}: the verdict is about several criteria of a completion together, so one "
+        "of them may be ignored without a sign here. For a verdict on a criterion, give it a label of its own: its "
+        "category, or its first tag if it has no category."
+    ]
+
+
 def summary(diagnosis: Diagnosis) -> str:
-    """Return which channels diverge from a monitor and which are neglected, and whether exploration collapses."""
-    return f"{_of_channels(diagnosis)} {exploration_sentence(diagnosis.exploration)}".rstrip()
+    """Return which channels need attention, which are copies of each other, and whether exploration collapses."""
+    parts = (_of_channels(diagnosis), *_copies(diagnosis), exploration_sentence(diagnosis.exploration))
+    return " ".join(filter(None, parts))
+
+
+def _copies(diagnosis: Diagnosis) -> list[str]:
+    """Return a sentence for each set of channels that are copies of each other."""
+    return [
+        f"{', '.join(names[:-1])} and {names[-1]} are copies of one reward, which counts with all their weights."
+        for names in diagnosis.copies()
+    ]
 
 
 def _of_channels(diagnosis: Diagnosis) -> str:

@@ -550,6 +550,10 @@ class EndpointJudge:
             raise JudgeError(
                 f"{seen}; a probability needs yes or no as the first token, with logprobs. Use verdict='boolean'"
             )
+        if verdict.reason in ("rate_limit", "server", "timeout", "connection"):
+            raise JudgeError(
+                f"{seen}; expected an answer. Repeat the command when the server is less busy, or raise retries"
+            )
         if verdict.reason not in ("malformed", "refused", "budget") or not (answered or verdict.reason == "budget"):
             raise JudgeError(f"{seen}. Try the same request by hand, or choose another model or server")
         logger.warning("%s. If this happens often, choose another model or another value of structured", seen)

@@ -20,7 +20,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -311,6 +311,7 @@ def _rewards(
     values = {name: np.concatenate([rewards[:, j] for rewards, *_ in looked_at]) for j, name in enumerate(candidates)}
     chosen.guesses.extend(marks_of_missing(path, {name: values[name] for name in chosen.rewards}, named=False))
     chosen.guesses.extend(_in_words(_schema(files, paths[0])))
+    chosen.guesses.extend(_never_scored(name for name, numeric in names.items() if not numeric))
     return chosen
 
 
@@ -319,6 +320,14 @@ def _by_state(rewards: list[str], candidates: Sequence[str]) -> Chosen:
     others = [name for name in candidates if name not in rewards]
     notes = [f"{', '.join(others)}: not treated as a reward, because the trainer's state has no such reward function"]
     return Chosen(rewards, notes=notes if others else [])
+
+
+def _never_scored(names: Iterable[str]) -> Iterator[Guess]:
+    """Yield a guess for each column without any value that has the name of a reward function."""
+    for name in names:
+        if class_of(Column(name, "empty")) in ("marked", "named"):
+            why = "its name is that of a reward, but no row has a value, so this reward was never scored"
+            yield Guess(f"{name!r} is left out", why, "--rewards", trust=1.0)
 
 
 def _in_words(schema: pa.Schema) -> Iterator[Guess]:

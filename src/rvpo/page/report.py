@@ -27,7 +27,7 @@ from rvpo.diagnose.joining import Joined, joined
 from rvpo.diagnose.remedies import remedies
 from rvpo.diagnose.replay import DEFAULT, Replay, replay
 from rvpo.diagnose.several import headline
-from rvpo.diagnose.text import summary
+from rvpo.diagnose.text import pooled_notes, summary
 from rvpo.errors import RewardError
 from rvpo.extras import install_command
 from rvpo.logs.engine import engine_of, function_weights
@@ -101,6 +101,7 @@ def build_report(
         limit: maximum size of the page, in bytes. Samples, then points of curves, are left out until it fits.
     """
     found = list(diagnoses or [diagnose(run, k=k, assumed=assumed) for run in runs])
+    found = [replace(diagnosis, notes=(*pooled_notes(diagnosis), *diagnosis.notes)) for diagnosis in found]
     if not has_torch():
         found = [replace(diagnosis, notes=(*diagnosis.notes, _no_replay())) for diagnosis in found]
     replays = [_replayed(run, assumed) if has_torch() else None for run in runs]

@@ -109,6 +109,7 @@ MALFORMED = {
         LEAST | {"pionts": 2},
         "criterion 0 has the unknown key 'pionts'; expected one of id, text, points",
     ),
+    "key of others": (LEAST | {"weight": 2}, r"unknown key 'weight'; .* \('points' is rvpo's name for it\)"),
     "no id": ({"text": "t"}, "criterion 0: id is None"),
     "id of another type": (LEAST | {"id": True}, "criterion 0: id is True"),
     "blank text": (LEAST | {"text": " \n"}, r"criterion 0: text is ' \\n'; expected text that is not blank"),

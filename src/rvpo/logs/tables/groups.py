@@ -134,6 +134,27 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
     return found
 
 
+def pairs_rows(rows: Rows, labels: Labels) -> bool:
+    """Whether most rows share their label with another row of the step."""
+    return _grouped(codes_of(np.stack([rows.base, labels.codes], 1))) >= 0.5
+
+
+def fits_groups(rows: Rows, labels: Labels) -> bool:
+    """Whether a column of an unusual name fits: steps have several groups, (nearly) all of the same size.
+
+    The rows of a group also follow each other, or its label occurs in no other step: other ids, such as the number of a
+    completion within its group, do neither.
+    """
+    ids = codes_of(np.stack([rows.base, labels.codes], 1))
+    if ids.max() <= rows.base.max() or _grouped(ids) < 0.9 or _regular(np.bincount(ids)) < 0.8:
+        return False
+    follow = len(_blocks(ids)[1]) == ids.max() + 1
+    once = ids.max() + 1 == len(np.unique(labels.codes)) and rows.base.max() > 0
+    if not follow and not once:
+        return False
+    return not rows.informative or rows.advantages is None or centred_share(ids, rows.advantages)[0] >= CENTRED
+
+
 def _without_constants(rows: Rows, candidates: Mapping[str, Labels]) -> Mapping[str, Labels]:
     """Leave out ids that are the same in all rows of several steps, such as the name of an experiment."""
     if not rows.base.max():

@@ -24,7 +24,8 @@ ROLES = {
     ),
     "step": _words(
         "step global_step training_step train_step trainer_step rollout_step optimizer_step current_step "
-        "step_id step_idx _step iteration iter update"
+        "step_id step_idx _step gen_step generation_step policy_step update_step rl_step grpo_step ppo_step "
+        "iteration iteration_id iteration_idx iter update"
     ),
     "advantage": _words("advantage advantages adv advs a_hat"),
     "prompt": _words("prompt prompts input inputs question problem query instruction"),
@@ -228,6 +229,16 @@ def identifies_prompt(name: str) -> bool:
 def is_prompt(name: str) -> bool:
     """Whether the name of a column is that of a prompt."""
     return _folded(inner(name)) in ROLES["prompt"]
+
+
+def may_identify_groups(name: str) -> bool:
+    """Whether an unusual name may be that of an id of groups: ``rollout_group``, ``task_uid``, ``dataset_item_id``."""
+    parts = words(name)
+    ids = {"id", "idx", "index", "uid", "uuid", "hash", "key", "gid"}
+    grouped = {"group", "prompt", "example", "problem", "question", "query", "task", "item", "instance", "data"}
+    if not parts or is_marked(name):
+        return False
+    return parts[-1] == "group" or (parts[-1] in ids and not grouped.isdisjoint(parts[:-1]))
 
 
 def may_count_rows(name: str) -> bool:

@@ -301,6 +301,14 @@ def _with_named(numbers: Numbers, fit: Fit, what: str, copies: Sequence[str] = (
                 Guess(f"{name!r} is a reward", f"its name does not say so, but it is a part of {what}", "--rewards")
             )
     named = [name for name in without if not naming.begins_marked(name) and not numbers.constant(name)]
+    asked = (*without, *numbers.of("unknown", "named"))
+    copies_of_parts = {name: part for name in asked if (part := _copied(numbers, name, fit))}
+    for name, part in copies_of_parts.items():
+        if name in rewards:
+            why = f"only their common share in {what} is known"
+            option = "leave it out with --rewards if it is only logged"
+            chosen.guesses.append(Guess(f"{name!r} is a reward and a copy of {part!r}", why, option, trust=0.95))
+    named = [name for name in named if name not in copies_of_parts]
     if fit.exact and named:
         chosen.guesses.append(
             Guess(
@@ -311,6 +319,10 @@ def _with_named(numbers: Numbers, fit: Fit, what: str, copies: Sequence[str] = (
             )
         )
     left = [name for name in numbers.of("unknown", "named") if name not in rewards and name not in copies]
+    for name in [name for name in left if name in copies_of_parts]:
+        left.remove(name)
+        why = f"it is a copy of {copies_of_parts[name]!r}, which is taken for both"
+        chosen.guesses.append(Guess(f"{name!r} is not treated as a reward", why, "--rewards", trust=0.97))
     if left and fit.weights:
         chosen.guesses.append(
             Guess(f"{listed(left)}: not treated as a reward", f"not a part of {what}", "--rewards", trust=0.97)
@@ -318,6 +330,13 @@ def _with_named(numbers: Numbers, fit: Fit, what: str, copies: Sequence[str] = (
     if left and not fit.weights:
         chosen.notes.append(f"left out, because they do not explain {what}: {listed(left)}")
     return chosen
+
+
+def _copied(numbers: Numbers, name: str, fit: Fit) -> str | None:
+    """Return the column with a share that a column without a share is a copy of; None if there is no such column."""
+    if name in fit.weights:
+        return None
+    return next((part for part in fit.weights if is_copy(numbers.values[name], numbers.values[part])), None)
 
 
 def _without_copies(numbers: Numbers, names: Sequence[str], chosen: Chosen, known: Sequence[str] = ()) -> list[str]:

@@ -233,6 +233,7 @@ def _candidates(table: Table, columns: Columns, taken: set[str | None]) -> dict[
     found = {}
     for name, column in table.columns.items():
         is_role = name in taken or name in roles or naming.key(name) in naming.ROLES["advantage"]
+        is_role = is_role or naming.may_identify_groups(name)
         usable = not is_role and not column.repeated and not column.doubt
         is_object = any(other.startswith(f"{name}.") for other in table.columns)  # null if the object is absent
         empty = column.kind == "empty" and choosing.class_of(column) == "marked" and not is_object
@@ -370,11 +371,27 @@ def _groups(table: Table, columns: Columns, rows: grouping.Rows, kept: Ints) -> 
                     f"{table.where(row)}: the group (column {name!r}) is null or -1; expected an id. Add it"
                 )
             del texts[name]
+    unusual = {}
+    if not named and not any(grouping.pairs_rows(rows, labels) for labels in texts.values()):
+        unusual = dict(_unusual_groups(table, rows, kept))
+        texts = unusual or texts
     by_column = grouping.by_column(rows, texts, named is not None) if texts else None
     found = by_column or grouping.by_advantages(rows) or grouping.by_sizes(rows)
     if found is None:
         raise ConfigError(_no_groups(table, rows))
+    if unusual:
+        why = "its name is not a usual one for groups, but its values repeat as those of groups do"
+        found.guesses.append(Guess(found.said, why, "--group", trust=0.95))
     return found
+
+
+def _unusual_groups(table: Table, rows: grouping.Rows, kept: Ints) -> Iterator[tuple[str, Labels]]:
+    """Yield the columns whose names and values are like those of groups, although the names are not usual ones."""
+    for name, column in table.columns.items():
+        if naming.may_identify_groups(name) and (column.kind == "text" or (column.kind == "number" and column.whole)):
+            labels = labels_of(table, name, kept)
+            if not _without_id(labels).any() and grouping.fits_groups(rows, labels):
+                yield name, labels
 
 
 def _without_id(labels: Labels) -> NDArray[np.bool_]:

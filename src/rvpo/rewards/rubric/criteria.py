@@ -228,11 +228,20 @@ def _scale(values: Mapping[str, Any], where: str) -> tuple[int, int] | None:
     return scale[0], scale[1]
 
 
+_MEANT = {
+    "weight": "points", "importance": "points", "score": "points", "criterion": "text", "description": "text",
+    "name": "id", "title": "id", "label": "category", "type": "category",
+}  # fmt: skip
+"""Names that other projects give to the keys of a criterion."""
+
+
 def _mapping(values: object, allowed: tuple[str, ...], where: str) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         raise DataError(f"{where} is {_short(values)}; expected a mapping with the keys {', '.join(allowed)}")
     if unknown := [key for key in values if key not in allowed]:
-        raise DataError(f"{where} has the unknown key {unknown[0]!r}; expected one of {', '.join(allowed)}")
+        meant = _MEANT.get(str(unknown[0]).lower())
+        hint = f" ({meant!r} is rvpo's name for it)" if meant in allowed else ""
+        raise DataError(f"{where} has the unknown key {unknown[0]!r}; expected one of {', '.join(allowed)}{hint}")
     return values
 
 
