@@ -321,7 +321,7 @@ def _with_named(numbers: Numbers, fit: Fit, what: str, copies: Sequence[str] = (
     left = [name for name in numbers.of("unknown", "named") if name not in rewards and name not in copies]
     for name in [name for name in left if name in copies_of_parts]:
         left.remove(name)
-        why = f"it is a copy of {copies_of_parts[name]!r}, which is taken for both"
+        why = f"it is a copy of {copies_of_parts[name]!r}, which is treated as both"
         chosen.guesses.append(Guess(f"{name!r} is not treated as a reward", why, "--rewards", trust=0.97))
     if left and fit.weights:
         chosen.guesses.append(
