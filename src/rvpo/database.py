@@ -79,7 +79,9 @@ class SharedDatabase(Forkable):
     def _connect(self) -> sqlite3.Connection:
         if self._path:
             Path(self._path).parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self._path or ":memory:", _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            self._path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
         db.execute("PRAGMA synchronous = NORMAL")  # a setting of the connection; WAL is a setting of the file
         return db
 
