@@ -138,11 +138,11 @@ RATIOS = (
 """What is divided by what, both timed in the same run."""
 
 
-def peak_memory(rows: int, channels: int, steps: int) -> tuple[float, float]:
+def peak_memory(rows: int, channels: int, steps: int, options: str = "") -> tuple[float, float]:
     """Return the largest memory of a call, as a multiple of the rewards, and its growth over further steps in bytes.
 
     In a fresh interpreter. Linux counts the largest resident memory from the moment at which the counter is set back;
-    otherwise what the imports needed would hide what the call needs.
+    otherwise what the imports needed would hide what the call needs. ``options`` are further arguments of the call.
     """
     code = (
         "import torch, rvpo\n"
@@ -150,17 +150,17 @@ def peak_memory(rows: int, channels: int, steps: int) -> tuple[float, float]:
         "def status(key):\n"
         "    lines = open('/proc/self/status').read().splitlines()\n"
         "    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))\n"
-        "rvpo.advantages(torch.rand(8192, 17), num_generations=8)\n"
+        f"rvpo.advantages(torch.rand(8192, 17), num_generations=8{options})\n"
         f"rewards = torch.rand({rows}, {channels})\n"
         "open('/proc/self/clear_refs', 'w').write('5')\n"
         "before = status('VmRSS')\n"
-        "out = rvpo.advantages(rewards, num_generations=8)\n"
+        f"out = rvpo.advantages(rewards, num_generations=8{options})\n"
         "once = status('VmHWM')\n"
         "for _ in range(5):\n"
-        "    out = rvpo.advantages(rewards, num_generations=8)\n"
+        f"    out = rvpo.advantages(rewards, num_generations=8{options})\n"
         "held = status('VmRSS')\n"
         f"for _ in range({steps}):\n"
-        "    out = rvpo.advantages(rewards, num_generations=8)\n"
+        f"    out = rvpo.advantages(rewards, num_generations=8{options})\n"
         "print((once - before) / (rewards.numel() * 4), status('VmRSS') - held)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

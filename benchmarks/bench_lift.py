@@ -15,11 +15,10 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
-import sys
 import time
 
 import torch
+from bench_advantages import peak_memory
 
 import rvpo
 from rvpo.core.ragged import Family, Score
@@ -49,7 +48,8 @@ def main() -> None:
     for name, shapes in GROWTH.items():
         times = [milliseconds_of(*shape, max(3, args.repetitions // 4)) for shape in shapes]
         print(f"| {name} | {', '.join(f'{value:.1f}' for value in times)} | {slope(shapes, times):.2f} |")
-    print(f"\nlargest memory of a call, 65536 x 17 in float32: {peak_memory(65536, 17):.2f} times the rewards")
+    memory, _ = peak_memory(65536, 17, 0, ", method='lift', state={}")
+    print(f"\nlargest memory of a call, 65536 x 17 in float32: {memory:.2f} times the rewards")
     print(f"\n| steps with {LABELS} new labels each | ms per step | state, MB |\n|---|--:|--:|")
     for first, milliseconds, size in labelled(args.steps):
         print(f"| {first} to {first + max(1, args.steps // 5) - 1} | {milliseconds:.1f} | {size / 1e6:.2f} |")
@@ -88,29 +88,6 @@ def slope(shapes: tuple[tuple[int, int], ...], times: list[float]) -> float:
     x = [math.log(rows * columns) for rows, columns in shapes]
     y = [math.log(value) for value in times]
     return statistics.linear_regression(x, y).slope
-
-
-def peak_memory(rows: int, columns: int) -> float:
-    """Return the largest memory of a call in a fresh process, as a multiple of the rewards.
-
-    Linux counts the largest resident memory from the moment at which the counter is set back; otherwise what the imports
-    needed would hide what the call needs.
-    """
-    code = (
-        "import torch, rvpo\n"
-        "torch.set_num_threads(1)\n"
-        "def status(key):\n"
-        "    lines = open('/proc/self/status').read().splitlines()\n"
-        "    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))\n"
-        "rvpo.advantages(torch.rand(8192, 17), num_generations=8, method='lift', state={})\n"
-        f"rewards = torch.rand({rows}, {columns})\n"
-        "open('/proc/self/clear_refs', 'w').write('5')\n"
-        "before = status('VmRSS')\n"
-        "rvpo.advantages(rewards, num_generations=8, method='lift', state={})\n"
-        "print((status('VmHWM') - before) / (rewards.numel() * 4))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(done.stdout)
 
 
 def labelled(steps: int) -> list[tuple[int, float, int]]:

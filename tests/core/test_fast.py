@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -149,6 +150,21 @@ def test_the_deviation_of_large_rewards_is_that_of_their_numbers():
             agree(rewards, num_generations=8, method=method, tolerance=1e-5)
             found = rvpo.advantages(rewards, num_generations=8, method=method).metrics()
             assert found["0/std"] == pytest.approx(float(rewards[:, 0].double().std()), rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, NAN])
+@pytest.mark.parametrize("method", ["rvpo", "gdpo", "grpo", "lift"])
+@pytest.mark.filterwarnings("error")
+def test_numpy_does_not_warn_of_rewards_that_are_left_to_torch(method: str, bad: float):
+    """Not even where a user lets NumPy raise on everything."""
+    rewards = torch.rand(16, 2, generator=torch.Generator().manual_seed(0))
+    rewards[:4, 1], rewards[5, 0] = bad, -bad
+    with numpy.errstate(all="raise"):
+        if math.isnan(bad):
+            assert rvpo.advantages(rewards, num_generations=4, method=method, state={}).advantages.isfinite().all()
+        else:
+            with pytest.raises(RewardError, match="inf"):
+                rvpo.advantages(rewards, num_generations=4, method=method, state={})
 
 
 @pytest.mark.parametrize("method", ["rvpo", "gdpo", "gdpo:whiten=group", "grpo"])

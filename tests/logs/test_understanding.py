@@ -185,6 +185,17 @@ def test_groups_under_other_names(tmp_path: Path, name: str):
     assert sizes(opened(tmp_path, made, ["prompt", "advantage"])) == [8] * 18
 
 
+def test_a_reward_of_fractions_with_a_name_like_an_id_stays_a_reward(tmp_path: Path):
+    made = [
+        {"step": i // 16, "prompt": f"q{i // 8}", "reward_a": i * 7 % 11 / 11, "safety_group": i * 5 % 13 / 13}
+        for i in range(64)
+    ]
+    made = [row | {"reward": row["reward_a"] + row["safety_group"]} for row in made]
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    assert set(open_run(path).channels) == {"reward_a", "safety_group"}
+
+
 @pytest.mark.parametrize("name", ["rollout_group", "task_uid", "dataset_item_id", "questionHash"])
 @pytest.mark.parametrize("advantage", [True, False])
 def test_an_id_with_an_unusual_name_groups_rows_and_is_said(tmp_path: Path, name: str, advantage: bool):

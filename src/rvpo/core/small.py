@@ -70,9 +70,10 @@ class Scores:
             UnfitError: a reward is missing or too large.
         """
         high, low = numpy.maximum.reduce(x), numpy.minimum.reduce(x)
-        ranges, largest = high - low, numpy.maximum(high, -low)
+        largest = numpy.maximum(high, -low)
         if not numpy.maximum.reduce(largest, None) < FLOAT64.range:  # also if one is NaN
             raise UnfitError
+        ranges = high - low
         live = ranges > numpy.maximum(largest, eps) * config.rtol
         # Relative to the middle of the group, so that large rewards that are close together keep all digits.
         middle = low + 0.5 * ranges
@@ -143,10 +144,15 @@ def summed(x: Array, weights: Array) -> Array:
     Raises:
         UnfitError: a reward is missing or too large.
     """
+    _require_fit(x)  # before NumPy warns of them
     value = x @ weights
-    if not numpy.maximum.reduce(numpy.abs(value), None) < FLOAT64.range:  # also if one is NaN
-        raise UnfitError
+    _require_fit(value)
     return value
+
+
+def _require_fit(x: Array) -> None:
+    if not numpy.maximum.reduce(numpy.abs(x), None) < FLOAT64.range:  # also if a number is NaN
+        raise UnfitError
 
 
 def whitened(value: Array, taking: Array | None, eps: float, config: AdvantageConfig) -> Array:

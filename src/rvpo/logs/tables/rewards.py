@@ -333,7 +333,7 @@ def _with_named(numbers: Numbers, fit: Fit, what: str, copies: Sequence[str] = (
 
 
 def _copied(numbers: Numbers, name: str, fit: Fit) -> str | None:
-    """Return the column with a share that a column without a share is a copy of; None if there is no such column."""
+    """Return the column with a share of which ``name``, which has none, is a copy; None without such a column."""
     if name in fit.weights:
         return None
     return next((part for part in fit.weights if is_copy(numbers.values[name], numbers.values[part])), None)

@@ -233,7 +233,8 @@ def _candidates(table: Table, columns: Columns, taken: set[str | None]) -> dict[
     found = {}
     for name, column in table.columns.items():
         is_role = name in taken or name in roles or naming.key(name) in naming.ROLES["advantage"]
-        is_role = is_role or naming.may_identify_groups(name)
+        is_fraction = column.kind == "number" and not column.whole
+        is_role = is_role or (naming.may_identify_groups(name) and not is_fraction)
         usable = not is_role and not column.repeated and not column.doubt
         is_object = any(other.startswith(f"{name}.") for other in table.columns)  # null if the object is absent
         empty = column.kind == "empty" and choosing.class_of(column) == "marked" and not is_object
